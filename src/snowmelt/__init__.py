@@ -1,0 +1,1 @@
+"""Snowmelt: train, sample, measure, edit and serve diffusion models of images."""

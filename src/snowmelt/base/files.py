@@ -1,0 +1,119 @@
+"""Files that are either whole or not there.
+
+Everything is written beside its place under a temporary name, flushed to the disk, and renamed. A reader, a crash
+or a full disk sees the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from snowmelt.base.errors import SnowmeltError
+
+TEMPORARY = ".tmp-"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write below `path` into an error a user can act on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SnowmeltError(
+                f"No space left on the disk while writing {path}.",
+                "Nothing that was there before has been changed. Free some space and run the command again.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise SnowmeltError(f"Not allowed to write {path}: {error.strerror}.") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST) and not isinstance(error, FileExistsError):
+            raise SnowmeltError(f"Cannot write {path}: a part of that path is a file, not a folder.") from error
+        raise
+
+
+def sync_folder(path: Path) -> None:
+    """Make a rename inside `path` durable (a no-op where folders cannot be opened, as on Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, what was written there becomes `path`."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(TEMPORARY + secrets.token_hex(6) + path.suffix)
+        try:
+            yield temporary
+            _sync_file(temporary)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; when the block ends well, it becomes `path`, which must not exist."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(TEMPORARY + secrets.token_hex(6))
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync_file(file)
+                else:
+                    sync_folder(file)
+            sync_folder(temporary)
+            temporary.rename(path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` atomically, in UTF-8."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically as indented JSON; NaN and infinity are refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON from `path`; a missing or broken file is an error that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SnowmeltError(f"{path} does not exist.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SnowmeltError(f"{path} is not valid JSON: {error}.") from error
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
