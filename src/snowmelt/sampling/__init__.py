@@ -1,0 +1,1 @@
+"""Sampling: noise, grids, tables and the loop that runs them."""

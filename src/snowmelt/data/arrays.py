@@ -1,0 +1,54 @@
+"""Items that are rows of an array."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.fit import fit_plane
+from snowmelt.data.items import Header, Pixels, Target, UnreadableError
+
+MODES = {1: "grey", 2: "2-channel", 3: "RGB", 4: "4-channel"}
+LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601, as Pillow does for files
+
+
+class Rows:
+    """The pictures of an array [N, C, H, W] of uint8, uint16 or float32 (perhaps mapped from a file)."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+        _, channels, height, width = pixels.shape
+        self._header = Header("array", MODES[channels], height, width, channels, pixels.dtype.name)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def name(self, index: int) -> str:
+        """See Items.name."""
+        return f"image {index}"
+
+    def header(self, index: int) -> Header:
+        """See Items.header: the same for every row."""
+        return self._header
+
+    def read(self, index: int, target: Target) -> Pixels:
+        """See Items.read; a row with NaN or infinity is unreadable."""
+        row = self.pixels[index]
+        if row.dtype.kind == "f" and not np.isfinite(row).all():
+            raise UnreadableError("holds NaN or infinity")
+        planes = _with_channels(row, target.channels)
+        return np.stack([fit_plane(plane, target.height, target.width, target.fit) for plane in planes])
+
+
+def _with_channels(row: Pixels, channels: int) -> Pixels:
+    if len(row) == channels:
+        return row
+    if len(row) == 1 and channels == 3:
+        return row.repeat(3, axis=0)
+    if len(row) == 3 and channels == 1:
+        grey = np.tensordot(LUMA, row, 1)[None]
+        return grey.astype(row.dtype) if row.dtype.kind == "f" else grey.round().astype(row.dtype)
+    raise SnowmeltError(
+        f"Pictures of {len(row)} channels cannot be made into {channels}.",
+        f"Leave --channels out to train {len(row)}; only 1 becomes 3 and 3 becomes 1.",
+    )

@@ -1,0 +1,163 @@
+"""One picture file: what its header says, and its pixels as the data set wants them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from snowmelt.data.fit import FITS, fit_plane
+from snowmelt.data.items import Header, Pixels, Target, UnreadableError
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+# Only these decoders may see a file: Pillow would start Ghostscript for PostScript that calls itself .png.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+
+# A picture larger than this is refused by its header: 40,000 x 40,000 pixels of one colour are a 5 MB PNG and 5 GB
+# of memory. 134 million pixels let the largest cameras and a Sentinel-2 tile pass.
+MAX_PIXELS = 2**27
+
+MODES = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey with alpha",
+    "P": "palette",
+    "PA": "palette with alpha",
+    "I;16": "16-bit grey",
+    "I;16B": "16-bit grey",
+    "I;16L": "16-bit grey",
+    "I;16N": "16-bit grey",
+}
+GREY = ("1", "L", "LA")
+DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
+DEEP_COLOUR = re.compile(r";16[BLN]")  # in the raw mode: 16 bits a channel in the file, 8 in Pillow's RGB
+ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+PILLOW_MODE = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+ORIENTATION = 0x0112  # the EXIF tag, and what undoes each of its values
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
+
+
+def read_header(file: BinaryIO) -> Header:
+    """What the file's header says, without decoding pixels; raises UnreadableError with the reason."""
+    with _opened(file) as image:
+        turn = _orientation(image)
+        width, height = image.size[::-1] if turn in SIDEWAYS else image.size
+        deep = image.mode in DEEP
+        return Header(
+            format=image.format or "unknown",
+            mode=MODES.get(image.mode, image.mode),
+            height=height,
+            width=width,
+            channels=1 if deep or image.mode in GREY else 3,
+            dtype="uint16" if deep else "uint8",
+            alpha=_has_alpha(image),
+            turned=turn in TURNS,
+            animated=bool(getattr(image, "is_animated", False)),
+            reduced=not deep and any(DEEP_COLOUR.search(str(tile[3])) for tile in image.tile),
+        )
+
+
+def read_image(file: BinaryIO, target: Target) -> Pixels:
+    """The file as [channels, height, width] of `target`: upright, fitted, uint8 or uint16.
+
+    Alpha is composited on white unless the target has a channel for it; colour becomes grey by Rec. 601 luma; a
+    16-bit file is rounded to 8 bits, or an 8-bit one scaled to 16, where the data set is of the other depth. Raises
+    UnreadableError with the reason where the file is damaged or not a picture.
+    """
+    with _opened(file) as image:
+        turn = _orientation(image)
+        _hurry(image, target, turn)
+        upright = image.transpose(TURNS[turn]) if turn in TURNS else image
+        if upright.mode in DEEP:
+            deep = np.asarray(upright).astype(np.uint16)
+            if target.dtype == "uint16":
+                return _spread(fit_plane(deep, target.height, target.width, target.fit), target.channels)
+            upright = Image.fromarray(np.round(deep / 257).astype(np.uint8))
+        coloured = _with_channels(upright, target.channels)
+        pixels = np.asarray(FITS[target.fit](coloured, target.height, target.width))
+        planes = pixels.reshape(target.height, target.width, target.channels).transpose(2, 0, 1)
+        return planes * np.uint16(257) if target.dtype == "uint16" else planes
+
+
+@contextmanager
+def _opened(file: BinaryIO) -> Iterator[ImageFile]:
+    """The opened picture; whatever goes wrong while it is used is an UnreadableError."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableError(
+                    f"its header claims {image.width:,} x {image.height:,} pixels, more than the {MAX_PIXELS:,} that "
+                    "are read (a decompression bomb?)"
+                )
+            if image.mode in ("I", "F"):
+                raise UnreadableError("32-bit pixels are read from .npy and .npz only")
+            yield image
+    except UnreadableError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableError(f"not a picture in any of the formats {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableError(
+            f"its header claims more than the {MAX_PIXELS:,} pixels that are read (a decompression bomb?): {error}"
+        ) from error
+    # A damaged file can make Pillow's decoders raise anything: SyntaxError, struct.error, IndexError, ...
+    except Exception as error:
+        raise UnreadableError(str(error) or type(error).__name__) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or the EXIF block is damaged."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # a broken EXIF block is no reason to lose the picture
+        return 1
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ALPHA or (image.mode not in DEEP and "transparency" in image.info)
+
+
+def _hurry(image: Image.Image, target: Target, turn: int) -> None:
+    """Let the JPEG decoder skip detail: it may decode at 1/2, 1/4 or 1/8 while twice the target's size remains."""
+    width, height = image.size[::-1] if turn in SIDEWAYS else image.size
+    scale = 2 * max(target.width / width, target.height / height)
+    if scale < 1:
+        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+
+
+def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """An 8-bit picture of any mode as L, LA, RGB or RGBA."""
+    mode = PILLOW_MODE[channels]
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if channels in (2, 4):
+        return image.convert("RGBA").convert(mode)
+    if _has_alpha(image):
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert(mode)
+
+
+def _spread(plane: Pixels, channels: int) -> Pixels:
+    """A 16-bit grey plane as 1 to 4 channels, opaque."""
+    colours = [plane] * (1 if channels < 3 else 3)
+    opaque = [np.full_like(plane, 65535)] * (channels in (2, 4))
+    return np.stack(colours + opaque)

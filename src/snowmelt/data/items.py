@@ -1,0 +1,97 @@
+"""What a data set is made of: items that tell their shape cheaply and can be read at any size.
+
+Files, arrays and whatever comes later (shards, archives) look the same from here on: the scan and the pipeline know
+nothing else about where pictures come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snowmelt.image.codec import ValueRange
+
+Pixels = NDArray[Any]  # uint8, uint16 or float32
+Progress = Callable[[int, int], None]  # called with (done, total), always from the caller's own thread
+
+
+class UnreadableError(Exception):
+    """One item cannot be used; the message is the reason, without the item's name. The others go on without it."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a picture before its pixels are decoded.
+
+    format    PNG, JPEG, ..., or "array"
+    mode      in words: grey, RGB, CMYK, ...
+    height, width   pixels, upright (after the EXIF rotation)
+    channels  colour channels, alpha not counted: 1 or 3 for files, 1 to 4 for arrays
+    dtype     uint8, uint16 or float32
+    The flags say what reading will do to it: composite its alpha, turn it, take the first of its frames, or reduce
+    16-bit colour to 8 bits.
+    """
+
+    format: str
+    mode: str
+    height: int
+    width: int
+    channels: int
+    dtype: str
+    alpha: bool = False
+    turned: bool = False
+    animated: bool = False
+    reduced: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """What every picture of a data set is made into: `dtype`, channels, pixels, and how it is fitted (FITS)."""
+
+    dtype: str
+    channels: int
+    height: int
+    width: int
+    fit: str
+
+
+class Items(Protocol):
+    """Pictures by number. All methods are called from several threads at once."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What messages call item `index`: a relative POSIX path or a number."""
+
+    def header(self, index: int) -> Header:
+        """What item `index` is, without decoding it; raises UnreadableError."""
+
+    def read(self, index: int, target: Target) -> Pixels:
+        """Item `index` as [channels, height, width] of the target's dtype; raises UnreadableError."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that has been found but not read.
+
+    labels       int64 [N], indices into `class_names`, or None
+    value_range  what the pixels mean where the source knows it; otherwise it is measured
+    test         the official test split, or None
+    notes        sentences the user should read
+    """
+
+    name: str
+    items: Items
+    labels: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] | None = None
+    value_range: ValueRange | None = None
+    test: Source | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)

@@ -1,0 +1,44 @@
+"""data_preview.png: what the network will see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from snowmelt.data.pipeline import Data
+from snowmelt.image.codec import UINT8, to_network, to_source
+from snowmelt.image.grid import image_grid, labelled_grid
+from snowmelt.image.png import save_png
+
+SHOWN = 64  # images
+ROWS = 16  # classes
+
+
+def data_preview(data: Data, path: Path) -> None:
+    """Write 64 training images as one PNG, evenly spaced over the data set, or one row for each class.
+
+    With labels a row holds the first images of a class and its name; of more than 16 classes, 16 evenly spaced
+    ones are shown. Pictures are scaled by the value range, as the network sees them, cropped and resized.
+    """
+    if data.labels is None or data.class_names is None:
+        chosen = np.linspace(0, len(data.images) - 1, min(SHOWN, len(data.images))).astype(np.int64)
+        save_png(path, image_grid(_shown(data, chosen)))
+        return
+    present = np.unique(data.labels.numpy())
+    classes = present[np.linspace(0, len(present) - 1, min(ROWS, len(present))).astype(np.int64)]
+    columns = max(1, SHOWN // len(classes))
+    rows = []
+    for label in classes:
+        images = _shown(data, np.flatnonzero(data.labels.numpy() == label)[:columns])
+        blank = torch.full((columns - len(images), *images.shape[1:]), 255, dtype=torch.uint8)
+        rows.append(torch.cat([images, blank]))
+    names = [data.class_names[label] for label in classes]
+    save_png(path, labelled_grid(torch.cat(rows), columns, row_labels=names))
+
+
+def _shown(data: Data, rows: NDArray[np.int64]) -> torch.Tensor:
+    """The given training images as uint8."""
+    return to_source(to_network(data.images[torch.from_numpy(rows)], data.value_range), UINT8)

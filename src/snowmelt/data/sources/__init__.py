@@ -1,0 +1,11 @@
+"""Where pictures come from: every kind of source, and the one function that finds the right one.
+
+A new kind is a new file here that registers itself, and its import below: kinds are asked in this order.
+"""
+
+from __future__ import annotations
+
+from snowmelt.data.sources import array, digits, fashion_mnist, folder
+from snowmelt.data.sources.kind import SOURCES, Kind, open_source
+
+__all__ = ["SOURCES", "Kind", "array", "digits", "fashion_mnist", "folder", "open_source"]

@@ -1,0 +1,63 @@
+"""The registry of sources, and the choice among them by name or path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.registry import Registry
+from snowmelt.data.items import Source
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source.
+
+    find     (name or path, --labels) -> Source; raises SnowmeltError
+    accepts  whether a path is of this kind; None for a built-in data set, which is called by its registered name
+    """
+
+    find: Callable[[str, str], Source]
+    accepts: Callable[[Path], bool] | None = None
+
+
+SOURCES: Registry[Kind] = Registry("source")
+
+
+def open_source(data: str | Path, labels: str = "auto") -> Source:
+    """Find the data set called `data`: a built-in name, or else a path (write ./digits for a folder of that name).
+
+    labels  auto, none, folder, prefix, FILE.csv or FILE.jsonl
+    Raises SnowmeltError where nothing is there, naming what is near.
+    """
+    text = str(data)
+    entries = list(SOURCES)
+    builtin = {entry.name: entry.value for entry in entries if entry.value.accepts is None}
+    if text in builtin:
+        return builtin[text].find(text, labels)
+    path = Path(text).expanduser()
+    for entry in entries:
+        if entry.value.accepts is not None and entry.value.accepts(path):
+            return entry.value.find(str(path), labels)
+    readable = "; ".join(f"{entry.name}: {entry.summary}" for entry in entries if entry.value.accepts is not None)
+    if path.exists():
+        raise SnowmeltError(f"{path} is not a data set that can be read.", f"Paths may be {readable}.")
+    raise SnowmeltError(
+        f"No data set {text!r}: it is neither a built-in name nor a path that exists.",
+        f"{_nearest(path, list(builtin))}Built in: {', '.join(builtin)}. Paths may be {readable}.",
+    )
+
+
+def _nearest(path: Path, builtin: list[str]) -> str:
+    """A sentence with the built-in name and the existing path that look most like `path`, or nothing."""
+    guesses = get_close_matches(str(path).lower(), builtin, n=1)
+    missing = path.absolute()
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    siblings = {entry.name.lower(): entry.name for entry in missing.parent.iterdir() if entry.name[0] != "."}
+    for near in get_close_matches(missing.name.lower(), siblings, n=1):
+        guesses.append(str(missing.with_name(siblings[near])))
+    return f"Did you mean {' or '.join(guesses)}? " if guesses else ""

@@ -1,0 +1,108 @@
+"""Where a sampler stops on its way: falling noise levels that end exactly at a clean image.
+
+A grid is a tensor of log-SNRs, [N + 1] float64, strictly rising, whose last entry is +inf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.registry import Registry
+from snowmelt.process.schedule import Schedule
+
+MAX_STEPS = 100_000
+
+grids: Registry[Callable[..., Tensor]] = Registry("grid")
+
+
+def make_grid(name: str, schedule: Schedule, steps: int, **options: float) -> Tensor:
+    """The log-SNRs [steps + 1] that the named grid visits on this schedule."""
+    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise SnowmeltError(f"A sampler takes 1 to {MAX_STEPS:,} steps, got {steps!r}.")
+    if schedule.steps is not None and steps > schedule.steps:
+        raise SnowmeltError(
+            f"{steps} steps were asked for, and the schedule has only {schedule.steps} noise levels.",
+            f"Ask for at most {schedule.steps}.",
+        )
+    grids.check_options(name, options)
+    clean = torch.tensor([torch.inf], dtype=torch.float64)
+    return torch.cat([grids.get(name)(schedule, steps, **options), clean])
+
+
+def default_grid(schedule: Schedule) -> str:
+    """Karras' grid where noise is added to an image that keeps its size, equal steps of time elsewhere."""
+    return "karras" if schedule.shape.scale == "exploding" else "trailing"
+
+
+@grids.register("trailing", "equal steps of time from the noisiest level", "Lin et al. 2023, table 2")
+def trailing(schedule: Schedule, steps: int) -> Tensor:
+    """t = T (1 - k/N), rounded on a discrete schedule."""
+    t = schedule.t_max * (1 - torch.arange(steps, dtype=torch.float64) / steps)
+    return schedule.log_snr(t if schedule.steps is None else t.round())
+
+
+@grids.register("leading", "equal steps of time towards the first noisy level", "Ho et al. 2020's and DDIM's code")
+def leading(schedule: Schedule, steps: int) -> Tensor:
+    """t = 1 + k floor(T/N), from the noisiest; the start lies below T unless N = T."""
+    if schedule.steps is None:
+        raise SnowmeltError("Grid 'leading' counts steps of a discrete schedule.", "Use trailing or linspace.")
+    t = 1 + (schedule.steps // steps) * torch.arange(steps - 1, -1, -1, dtype=torch.float64)
+    return schedule.log_snr(t)
+
+
+@grids.register(
+    "linspace",
+    "equal steps of time between the noisiest and the first noisy level",
+    "Nichol & Dhariwal 2021",
+    {"t_min": "the last noisy time of a continuous schedule, as a part of t_max (0.001)"},
+)
+def linspace(schedule: Schedule, steps: int, t_min: float = 1e-3) -> Tensor:
+    """N equally spaced times from T to 1, rounded on a discrete schedule."""
+    if not 0 < t_min < 1:
+        raise SnowmeltError(f"Grid 'linspace': t_min must lie between 0 and 1, got {t_min}.")
+    if schedule.steps is None:
+        return schedule.log_snr(schedule.t_max * torch.linspace(1, t_min, steps, dtype=torch.float64))
+    return schedule.log_snr(torch.linspace(schedule.steps, 1, steps, dtype=torch.float64).round())
+
+
+_RANGE = {
+    "sigma_min": "last sigma/alpha before clean (the schedule's smallest)",
+    "sigma_max": "first sigma/alpha (the schedule's largest, at most 80)",
+}
+
+
+@grids.register(
+    "karras",
+    "equal steps of (sigma/alpha)^(1/rho)",
+    "Karras et al. 2022, eq. 5",
+    {"rho": "how strongly steps crowd towards clean (7)", **_RANGE},
+)
+def karras(
+    schedule: Schedule, steps: int, rho: float = 7.0, sigma_min: float | None = None, sigma_max: float | None = None
+) -> Tensor:
+    """sigma_k = (max^(1/rho) + k/(N-1) (min^(1/rho) - max^(1/rho)))^rho."""
+    if not rho > 0:
+        raise SnowmeltError(f"Grid 'karras': rho must be positive, got {rho}.")
+    low, high = _ends(schedule, sigma_min, sigma_max)
+    ramp = torch.linspace(high ** (1 / rho), low ** (1 / rho), steps, dtype=torch.float64)
+    return -2 * rho * ramp.log()
+
+
+@grids.register("log-snr", "equal steps of log-SNR", "Lu et al. 2022", _RANGE)
+def log_snr(schedule: Schedule, steps: int, sigma_min: float | None = None, sigma_max: float | None = None) -> Tensor:
+    """log(alpha^2/sigma^2) equally spaced between the ends."""
+    low, high = _ends(schedule, sigma_min, sigma_max)
+    ends = -2 * torch.tensor([high, low], dtype=torch.float64).log()
+    return torch.linspace(float(ends[0]), float(ends[1]), steps, dtype=torch.float64)
+
+
+def _ends(schedule: Schedule, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
+    low, high = schedule.ratio_range()
+    low, high = sigma_min or low, sigma_max or high
+    if not 0 < low < high < torch.inf:
+        raise SnowmeltError(f"A grid needs 0 < sigma_min < sigma_max, got {low} and {high}.")
+    return low, high
