@@ -35,8 +35,10 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise SnowmeltError(f"Not allowed to write {path}: {error.strerror}.") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST) and not isinstance(error, FileExistsError):
-            raise SnowmeltError(f"Cannot write {path}: a part of that path is a file, not a folder.") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+            raise SnowmeltError(
+                f"Cannot write {path}: it exists already, or a part of that path is a file, not a folder."
+            ) from error
         raise
 
 
@@ -104,7 +106,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SnowmeltError(f"{path} does not exist.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise SnowmeltError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
         raise SnowmeltError(f"{path} is not valid JSON: {error}.") from error
 
 

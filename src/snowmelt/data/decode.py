@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -57,8 +58,10 @@ SIDEWAYS = (5, 6, 7, 8)
 def read_header(file: BinaryIO) -> Header:
     """What the file's header says, without decoding pixels; raises UnreadableError with the reason."""
     with _opened(file) as image:
-        turn = _orientation(image)
-        width, height = image.size[::-1] if turn in SIDEWAYS else image.size
+        # A PNG may carry EXIF behind its pixels; to look there would be to decode it. A TIFF is opened upright.
+        turn = 1 if image.format == "PNG" and "exif" not in image.info else _orientation(image)
+        swap = turn in SIDEWAYS and image.format != "TIFF"
+        width, height = image.size[::-1] if swap else image.size
         deep = image.mode in DEEP
         return Header(
             format=image.format or "unknown",
@@ -82,8 +85,9 @@ def read_image(file: BinaryIO, target: Target) -> Pixels:
     UnreadableError with the reason where the file is damaged or not a picture.
     """
     with _opened(file) as image:
+        _hurry(image, target)
+        image.load()
         turn = _orientation(image)
-        _hurry(image, target, turn)
         upright = image.transpose(TURNS[turn]) if turn in TURNS else image
         if upright.mode in DEEP:
             deep = np.asarray(upright).astype(np.uint16)
@@ -94,6 +98,14 @@ def read_image(file: BinaryIO, target: Target) -> Pixels:
         pixels = np.asarray(FITS[target.fit](coloured, target.height, target.width))
         planes = pixels.reshape(target.height, target.width, target.channels).transpose(2, 0, 1)
         return planes * np.uint16(257) if target.dtype == "uint16" else planes
+
+
+@contextmanager
+def pillow_silenced() -> Iterator[None]:
+    """Read without Pillow's own warnings (large picture, damaged EXIF block): the scan reports what matters."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 @contextmanager
@@ -134,10 +146,9 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ALPHA or (image.mode not in DEEP and "transparency" in image.info)
 
 
-def _hurry(image: Image.Image, target: Target, turn: int) -> None:
-    """Let the JPEG decoder skip detail: it may decode at 1/2, 1/4 or 1/8 while twice the target's size remains."""
-    width, height = image.size[::-1] if turn in SIDEWAYS else image.size
-    scale = 2 * max(target.width / width, target.height / height)
+def _hurry(image: ImageFile, target: Target) -> None:
+    """Let the JPEG decoder skip detail: it may decode at 1/2, 1/4 or 1/8 while twice the target remains."""
+    scale = 2 * max(target.width, target.height) / min(image.size)  # whichever way the picture will be turned
     if scale < 1:
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
 

@@ -53,9 +53,7 @@ def flips(seed: int, position: int, count: int) -> NDArray[np.bool_]:
 @lru_cache(maxsize=4)  # a batch crosses an epoch or two; the cache is safe in threads
 def _permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     words = _philox(seed, ORDER, epoch, 0).random_raw(n)
-    order = np.argsort(words, kind="stable").astype(np.int64)
-    order.setflags(write=False)
-    return order
+    return np.argsort(words, kind="stable").astype(np.int64)
 
 
 def _philox(seed: int, stream: int, epoch: int, block: int) -> np.random.Philox:

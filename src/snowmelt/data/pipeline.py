@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.decode import pillow_silenced
 from snowmelt.data.items import Pixels, Progress, Source, Target
 from snowmelt.data.memory import require_memory
 from snowmelt.data.report import ScanReport
@@ -79,7 +78,7 @@ def load_data(
     test = source.test if holdout > 0 else None
     extra = 0 if test is None else len(test)
     done = _meter(progress, 2 * len(source) + extra)
-    with _pillow_silenced():
+    with pillow_silenced():
         seen = survey(source, size, channels, fit, done)
         refuse_broken(source, seen.broken, allow_unreadable)
         target = seen.target
@@ -127,7 +126,7 @@ def check_data(
     """
     source = open_source(name_or_path, labels)
     done = _meter(progress, 2 * len(source))
-    with _pillow_silenced():
+    with pillow_silenced():
         seen = survey(source, size, channels, fit, done)
         return seen.report(decode(source.items, seen.target, seen.broken, None, done))
 
@@ -143,11 +142,6 @@ def _meter(progress: Progress | None, total: int) -> Callable[[int], None]:
             progress(done, total)
 
     return add
-
-
-def _pillow_silenced() -> warnings.catch_warnings[None]:
-    """Pillow warns of large pictures; decode.MAX_PIXELS decides about them."""
-    return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
 
 
 def _require_room(target: Target, count: int) -> None:

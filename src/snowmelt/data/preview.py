@@ -20,19 +20,19 @@ ROWS = 16  # classes
 def data_preview(data: Data, path: Path) -> None:
     """Write 64 training images as one PNG, evenly spaced over the data set, or one row for each class.
 
-    With labels a row holds the first images of a class and its name; of more than 16 classes, 16 evenly spaced
-    ones are shown. Pictures are scaled by the value range, as the network sees them, cropped and resized.
+    With labels a row holds images of one class behind its name; of more than 16 classes, 16 are shown. Pictures are
+    cropped, resized and scaled by the value range, as the network sees them.
     """
     if data.labels is None or data.class_names is None:
-        chosen = np.linspace(0, len(data.images) - 1, min(SHOWN, len(data.images))).astype(np.int64)
+        chosen = _spaced(np.arange(len(data.images)), SHOWN)
         save_png(path, image_grid(_shown(data, chosen)))
         return
-    present = np.unique(data.labels.numpy())
-    classes = present[np.linspace(0, len(present) - 1, min(ROWS, len(present))).astype(np.int64)]
+    labels = data.labels.numpy()
+    classes = _spaced(np.unique(labels), ROWS)
     columns = max(1, SHOWN // len(classes))
     rows = []
     for label in classes:
-        images = _shown(data, np.flatnonzero(data.labels.numpy() == label)[:columns])
+        images = _shown(data, _spaced(np.flatnonzero(labels == label), columns))
         blank = torch.full((columns - len(images), *images.shape[1:]), 255, dtype=torch.uint8)
         rows.append(torch.cat([images, blank]))
     names = [data.class_names[label] for label in classes]
@@ -42,3 +42,8 @@ def data_preview(data: Data, path: Path) -> None:
 def _shown(data: Data, rows: NDArray[np.int64]) -> torch.Tensor:
     """The given training images as uint8."""
     return to_source(to_network(data.images[torch.from_numpy(rows)], data.value_range), UINT8)
+
+
+def _spaced(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most `most` of the values, evenly spaced, first and last included."""
+    return values[np.linspace(0, len(values) - 1, min(most, len(values))).astype(np.int64)]

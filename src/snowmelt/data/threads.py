@@ -35,8 +35,8 @@ def for_each(function: Callable[[int], None], count: int, done: Callable[[int], 
             for future in finished:
                 done(future.result())
     finally:
-        stopped.append(True)
-        pool.shutdown(wait=True, cancel_futures=True)
+        stopped.append(True)  # what waits in the pool then ends at once
+        pool.shutdown()
 
 
 def _cores() -> int:

@@ -16,6 +16,7 @@ from snowmelt.base.errors import SnowmeltError
 VIEWABLE = 32  # pixels: cells with a shorter side are enlarged
 WHITE = 255
 TEXT_SIZE = 12
+GAP = 3  # pixels between words and pictures
 
 
 def image_grid(images: Tensor, columns: int | None = None, pad: int = 2, scale: int | None = None) -> NDArray[np.uint8]:
@@ -73,15 +74,15 @@ def labelled_grid(
         widest = max([VIEWABLE, *(font.getlength(label) for label in column_labels)])
         scale = max(1, math.ceil(VIEWABLE / height), math.ceil(widest / width))
     grid = _on_white(image_grid(images, columns, pad, scale))
-    left = math.ceil(max(font.getlength(label) for label in row_labels)) + pad if row_labels else 0
-    top = TEXT_SIZE + 2 * pad + 2 if column_labels else 0
+    left = math.ceil(max(font.getlength(label) for label in row_labels)) + GAP if row_labels else 0
+    top = TEXT_SIZE + 2 * GAP if column_labels else 0
     canvas = Image.new("RGB", (left + grid.width, top + grid.height), "white")
     canvas.paste(grid, (left, top))
     draw = ImageDraw.Draw(canvas)
     cell_width, cell_height = width * scale, height * scale
     for row, label in enumerate(row_labels):
         middle = top + pad + row * (cell_height + pad) + cell_height // 2
-        draw.text((left, middle), label, fill="black", font=font, anchor="rm")
+        draw.text((left - GAP, middle), label, fill="black", font=font, anchor="rm")
     for column, label in enumerate(column_labels):
         middle = left + pad + column * (cell_width + pad) + cell_width // 2
         draw.text((middle, top // 2), _cut(label, cell_width, font), fill="black", font=font, anchor="mm")

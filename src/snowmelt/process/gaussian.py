@@ -7,6 +7,7 @@ Sources: Sohl-Dickstein et al. 2015; Ho et al. 2020, eqs. 2-7; Kingma et al. 202
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,7 @@ def posterior(x_t: Tensor, x_0: Tensor, s: Level, t: Level) -> Gaussian:
 def kl_divergence(mean_p: Tensor, log_var_p: Tensor, mean_q: Tensor, log_var_q: Tensor) -> Tensor:
     """KL(p || q) of two diagonal Gaussians, elementwise and in nats."""
     log_ratio = log_var_p - log_var_q
-    return 0.5 * (log_ratio.exp() - log_ratio - 1 + (mean_p - mean_q) ** 2 * torch.exp(-log_var_q))
+    return 0.5 * (log_ratio.expm1() - log_ratio + (mean_p - mean_q) ** 2 * torch.exp(-log_var_q))
 
 
 def posterior_kl(x_0: Tensor, D: Tensor, s: Level, t: Level) -> Tensor:
@@ -109,11 +110,21 @@ def decoder_nll(x_0: Tensor, mean: Tensor, log_std: Tensor, levels: int = 256) -
 
 
 def _log_mass(lower: Tensor, upper: Tensor) -> Tensor:
-    """log(Phi(upper) - Phi(lower)), accurate in both tails: a bin above the mean is mirrored below it."""
-    flip = lower + upper > 0
-    lower, upper = torch.where(flip, -upper, lower), torch.where(flip, -lower, upper)
-    log_upper = torch.special.log_ndtr(upper)
-    ratio = (torch.special.log_ndtr(lower) - log_upper).exp()
-    # A bin so narrow or so far out that both ends look equal keeps the smallest mass its precision can tell.
-    mass: Tensor = log_upper + torch.log1p(-ratio.clamp(max=1 - torch.finfo(lower.dtype).eps))
-    return mass
+    """log(Phi(upper) - Phi(lower)), accurate far out in both tails, and so is its gradient.
+
+    2 (Phi(upper) - Phi(lower)) = erfc(near) - erfc(far), near and far being the bin's ends seen from the mean.
+    Beyond the mean exp(-near^2) is taken out: erfcx(x) = exp(x^2) erfc(x) neither vanishes nor cancels.
+    """
+    mirrored = lower + upper > 0
+    near = torch.where(mirrored, lower, -upper) * math.sqrt(0.5)
+    far = torch.where(mirrored, upper, -lower) * math.sqrt(0.5)
+    beyond, endless = near >= 0, far.isinf()
+    # Each branch is given harmless numbers where the other one is used: a masked NaN would still spoil gradients.
+    a = torch.where(beyond, near, 0.0)
+    b = torch.where(beyond & ~endless, far, a + 1)
+    ratio = torch.special.erfcx(b) / torch.special.erfcx(a) * torch.exp((a - b) * (a + b))
+    # A bin so narrow that both ends look equal keeps the smallest mass its precision can tell.
+    ratio = torch.where(endless, 0.0, ratio).clamp(max=1 - torch.finfo(a.dtype).eps)
+    tail = torch.log(torch.special.erfcx(a) / 2) - a**2 + torch.log1p(-ratio)
+    across = torch.log((torch.erf(far) - torch.erf(torch.where(beyond, -1.0, near))) / 2)
+    return torch.where(beyond, tail, across)

@@ -41,15 +41,16 @@ class Schedule:
 
     def __post_init__(self) -> None:
         shapes.check_options(self.name, self.options)
+        shape = self.shape  # its own options are checked here, not at the first use
         if self.steps is not None:
             if not isinstance(self.steps, int) or not 1 <= self.steps <= MAX_STEPS:
                 raise SnowmeltError(f"A discrete schedule has 1 to {MAX_STEPS:,} noise levels, got {self.steps!r}.")
-            if self.shape.betas is None:
+            if shape.betas is None:
                 raise SnowmeltError(
                     f"Schedule {self.name!r} is continuous and has no discrete chain.",
                     "Leave the number of noise levels out, or choose linear, scaled-linear, cosine or sigmoid.",
                 )
-        if self.zero_snr and self.shape.scale == "exploding":
+        if self.zero_snr and shape.scale == "exploding":
             raise SnowmeltError(f"Schedule {self.name!r} keeps alpha = 1, so its SNR cannot reach zero.")
 
     @cached_property
@@ -165,16 +166,24 @@ _SCALES: dict[str, Callable[[Tensor], Level]] = {
 
 def _shift_to_zero(log_snr: Tensor, first: Tensor, last: Tensor) -> Tensor:
     """Lin et al. 2023, algorithm 1: sqrt(alpha-bar) is moved to end at 0 and rescaled to begin where it began."""
-    a, a_first, a_last = (torch.sigmoid(x).sqrt() for x in (log_snr, first, last))
-    shifted = (a - a_last) * a_first / (a_first - a_last)
-    return 2 * shifted.log() - torch.log1p(-(shifted**2))
+    (a, lost), (a_first, lost_first), (a_last, _) = map(_root_and_rest, (log_snr, first, last))
+    stretch = a_first / (a_first - a_last)
+    shifted = (a - a_last) * stretch
+    rest = (lost - lost_first) * stretch + lost_first
+    return 2 * shifted.log() - torch.log(rest * (1 + shifted))
 
 
 def _shift_from_zero(log_snr: Tensor, last: Tensor) -> Tensor:
     """The inverse of `_shift_to_zero` for a schedule that begins clean."""
-    a, a_last = torch.sigmoid(log_snr).sqrt(), torch.sigmoid(last).sqrt()
-    original = a * (1 - a_last) + a_last
-    return 2 * original.log() - torch.log1p(-(original**2))
+    (a, lost), (a_last, lost_last) = map(_root_and_rest, (log_snr, last))
+    original = a * lost_last + a_last
+    return 2 * original.log() - torch.log(lost * lost_last * (1 + original))
+
+
+def _root_and_rest(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(alpha-bar), and one minus it without cancellation near a clean image."""
+    root = torch.sigmoid(log_snr).sqrt()
+    return root, torch.sigmoid(-log_snr) / (1 + root)
 
 
 def _interpolate(table: Tensor, t: Tensor) -> Tensor:

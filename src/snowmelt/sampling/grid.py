@@ -66,7 +66,7 @@ def linspace(schedule: Schedule, steps: int, t_min: float = 1e-3) -> Tensor:
         raise SnowmeltError(f"Grid 'linspace': t_min must lie between 0 and 1, got {t_min}.")
     if schedule.steps is None:
         return schedule.log_snr(schedule.t_max * torch.linspace(1, t_min, steps, dtype=torch.float64))
-    return schedule.log_snr(torch.linspace(schedule.steps, 1, steps, dtype=torch.float64).round())
+    return schedule.log_snr(1 + torch.linspace(schedule.steps - 1, 0, steps, dtype=torch.float64).round())
 
 
 _RANGE = {
@@ -102,7 +102,7 @@ def log_snr(schedule: Schedule, steps: int, sigma_min: float | None = None, sigm
 
 def _ends(schedule: Schedule, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
     low, high = schedule.ratio_range()
-    low, high = sigma_min or low, sigma_max or high
+    low, high = low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max
     if not 0 < low < high < torch.inf:
         raise SnowmeltError(f"A grid needs 0 < sigma_min < sigma_max, got {low} and {high}.")
     return low, high

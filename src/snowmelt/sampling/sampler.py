@@ -46,17 +46,18 @@ def sample_batch(
     device: torch.device,
     cond: Condition | None = None,
     on_row: Hook | None = None,
+    require_finite: bool = True,
 ) -> Tensor:
     """Draw one sample per seed, [B, *shape] float32 on the device.
 
     Sample i depends on seeds[i] alone, not on the others. `tableau` is at the canonical scale. A result that is not
-    finite is an error, never an image.
+    finite is an error unless it is allowed: it must never become an image unseen.
     """
     bound = tableau.bound(schedule)
     start = schedule.at_log_snr(tableau.log_snr[:1])
     draw = _drawer(seeds, shape, device)
     x = execute(bound, denoiser, draw(START - 1) * float(schedule.prior_std(start)), draw, cond, on_row)
-    if not bool(torch.isfinite(x).all()):
+    if require_finite and not bool(torch.isfinite(x).all()):
         raise SnowmeltError(
             "The sampled images are not finite.",
             "The weights are probably damaged: try --weights raw, or an earlier checkpoint.",

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import read_json
+from snowmelt.base.files import read_json, write_text
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.model.guidance import learned_variance
@@ -71,18 +71,23 @@ class Tableau:
         return any(row.c > 0 or row.c_hi is not None for row in self.rows)
 
     @property
+    def level(self) -> Level:
+        """All K + 1 levels as one batch."""
+        return Level(*torch.tensor(self.levels, dtype=torch.float64).unbind(1))
+
+    @property
     def log_snr(self) -> Tensor:
         """[K + 1] float64 log-SNRs of the levels."""
-        alpha, sigma = torch.tensor(self.levels, dtype=torch.float64).unbind(1)
-        return Level(alpha, sigma).log_snr
+        return self.level.log_snr
 
     def bound(self, schedule: Schedule) -> Tableau:
-        """The same sampler at the schedule's own scale: x there is g times the canonical x, g = sqrt(alpha^2 + sigma^2).
+        """The same sampler at the schedule's own scale: x there is g times the x of this table.
 
-        A canonical coefficient into level k + 1 from a state at level j is multiplied by g_{k+1}/g_j; D has no scale.
+        A coefficient into level k + 1 from a state at level j is multiplied by g_{k+1}/g_j; D has no scale, so its
+        coefficient and the noise's are multiplied by g_{k+1}. From the canonical scale g is sqrt(alpha^2 + sigma^2).
         """
         levels = schedule.at_log_snr(self.log_snr)
-        scale: list[float] = levels.scale.tolist()
+        scale: list[float] = (levels.scale / self.level.scale).tolist()
         if not all(map(math.isfinite, scale)):
             raise SnowmeltError(f"Schedule {schedule.name!r} has no level of pure noise, and the table starts there.")
         rows = []
@@ -114,21 +119,33 @@ class Tableau:
         try:
             rows = tuple(
                 Row(
-                    a=tuple(float(a) for a in row["a"]),
-                    b=tuple(float(b) for b in row["b"]),
-                    c=float(row.get("c", 0.0)),
-                    done=bool(row.get("done", True)),
-                    c_hi=None if row.get("c_hi") is None else float(row["c_hi"]),
+                    a=tuple(map(_number, row["a"])),
+                    b=tuple(map(_number, row["b"])),
+                    c=_number(row.get("c", 0.0)),
+                    done=_flag(row.get("done", True)),
+                    c_hi=None if row.get("c_hi") is None else _number(row["c_hi"]),
                 )
                 for row in value["rows"]
             )
-            levels = tuple((float(alpha), float(sigma)) for alpha, sigma in value["levels"])
+            levels = tuple((_number(alpha), _number(sigma)) for alpha, sigma in value["levels"])
             return Tableau(str(value["name"]), levels, rows)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SnowmeltError(
                 f"{where} is not a sampler table: {type(error).__name__} {error}.",
-                'Expected {"name": ..., "levels": [[alpha, sigma], ...], "rows": [{"a": [...], "b": [...], "c": 0}, ...]}.',
+                'Expected {"name": "", "levels": [[alpha, sigma], ...], "rows": [{"a": [], "b": [], "c": 0}, ...]}.',
             ) from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
 
 
 def load_tableau(path: Path) -> Tableau:
@@ -138,8 +155,6 @@ def load_tableau(path: Path) -> Tableau:
 
 def save_tableau(tableau: Tableau, path: Path) -> None:
     """Write a table as JSON that `load_tableau` reads back exactly."""
-    from snowmelt.base.files import write_text
-
     write_text(path, json.dumps(tableau.to_json(), allow_nan=False) + "\n")
 
 
@@ -204,8 +219,8 @@ def _check(tableau: Tableau) -> None:
     rows, levels = tableau.rows, tableau.levels
     if not 1 <= len(rows) <= MAX_ROWS or len(levels) != len(rows) + 1:
         raise ValueError(f"a table has K >= 1 rows and K + 1 levels, not {len(rows)} and {len(levels)}")
-    if not all(math.isfinite(n) and n >= 0 for level in levels for n in level):
-        raise ValueError("levels must be finite and not negative")
+    if not all(math.isfinite(n) and n >= 0 for level in levels for n in level) or (0.0, 0.0) in levels:
+        raise ValueError("levels must be finite and not negative, and not both zero")
     evaluated = 0
     for k, row in enumerate(rows):
         evaluated += bool(row.b)

@@ -63,7 +63,7 @@ def _idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     except (OSError, EOFError, zlib.error) as error:
         raise SnowmeltError(f"{path} cannot be read: {error}.") from error
     start = 4 + 4 * dimensions
-    shape = np.frombuffer(content[4:start], ">u4").astype(int)
+    shape = np.frombuffer(content[4:start].ljust(start - 4, b"\0"), ">u4").astype(int)
     if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) != start + shape.prod():
         raise SnowmeltError(f"{path} is not an idx file of {dimensions} dimensions, or it is incomplete.")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -19,7 +19,7 @@ from snowmelt.sampling.tableau import Row, Tableau
     {"eta": "how much of the posterior's noise is drawn afresh, 0 to 1 (0)"},
 )
 def ddim(levels: Levels, eta: float = 0.0) -> Tableau:
-    """x_s = alpha_s D + sqrt(sigma_s^2 - n^2) eps + n z, n = eta sqrt(posterior variance), eps = (x - alpha D)/sigma."""
+    """x_s = alpha_s D + sqrt(sigma_s^2 - n^2) eps + n z, n = eta posterior std, eps = (x - alpha D)/sigma."""
     if not 0 <= eta <= 1:
         raise SnowmeltError(f"ddim: eta must lie between 0 and 1, got {eta}.")
     s, t = levels.level[1:], levels.level[:-1]

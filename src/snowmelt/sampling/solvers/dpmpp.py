@@ -15,7 +15,7 @@ from snowmelt.sampling.tableau import Row, Tableau
     "Lu et al. 2022, DPM-Solver++, algorithm 2",
 )
 def dpmpp_2m(levels: Levels) -> Tableau:
-    """x_s = (sigma_s/sigma_t) x_t + alpha_s (1 - e^-h) ((1 + 1/2r) D - (1/2r) D_previous), h = half the log-SNR's rise."""
+    """x_s = (sigma_s/sigma_t) x + alpha_s (1 - e^-h) ((1 + 1/2r) D - (1/2r) D_before), h = half the rise of log-SNR."""
     half: list[float] = (levels.log_snr / 2).tolist()
     rows = []
     for k in range(len(levels)):

@@ -16,7 +16,7 @@ LARGEST_RATIO = 1e4
     "Karras et al. 2022, algorithm 1",
 )
 def heun(levels: Levels) -> Tableau:
-    """x'' = x' + g (D' - D), g = alpha' (s - s')/(2 s'), with x' Euler's and s = sigma/alpha; plain Euler at the ends."""
+    """x'' = x' + g (D' - D), g = alpha' (s - s')/(2 s'), x' Euler's and s = sigma/alpha; Euler alone at the ends."""
     ratio, rows, visited = levels.ratio, list[Row](), [levels.pairs[0]]
     for k in range(len(levels)):
         euler = euler_row(levels, k)

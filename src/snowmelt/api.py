@@ -1,0 +1,290 @@
+"""The names that users import: load, sample, train."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snowmelt.base.device import choose_device
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.pipeline import Data, load_data
+from snowmelt.image.codec import to_source
+from snowmelt.model.bundle import Model, Weights, load_model
+from snowmelt.model.condition import Condition
+from snowmelt.model.denoiser import Denoiser
+from snowmelt.model.guidance import ClassifierFree, Clip, Clipped
+from snowmelt.sampling.sampler import make_tableau, sample_batch
+from snowmelt.sampling.tableau import Tableau
+from snowmelt.training.config import DataConfig, TrainConfig, load_config, save_config
+from snowmelt.training.distributed import World, joined_world
+from snowmelt.training.loop import Trainer
+from snowmelt.training.progress import Reporter
+from snowmelt.training.resolve import Wishes, resolve, resolve_budget
+from snowmelt.training.run import CONFIG, LOG, require_new, require_run
+
+SAMPLE_BATCH = 64
+
+
+def load(path: str | Path, *, weights: Weights = "ema", device: str = "auto") -> Model:
+    """The model of a run folder or model folder, on a device.
+
+    weights  ema: the averaged weights; raw: those of the last step
+    Raises SnowmeltError where the folder is no model, or is damaged.
+    """
+    return load_model(Path(path), weights, choose_device(device))
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """What sampling will do, decided before it starts.
+
+    tableau   the sampler, at the canonical scale
+    denoiser  the model with clipping and guidance around it
+    """
+
+    model: Model
+    tableau: Tableau
+    denoiser: Denoiser
+
+    def batches(self, seeds: Sequence[int], labels: Sequence[int] | None, batch: int) -> Iterator[Tensor]:
+        """Samples in [-1, 1], float32 [b, C, H, W] on the CPU, `batch` seeds at a time."""
+        model = self.model
+        for start in range(0, len(seeds), batch):
+            part = list(seeds[start : start + batch])
+            cond = None
+            if labels is not None:
+                chosen = torch.tensor(labels[start : start + batch], dtype=torch.int64, device=model.device)
+                cond = Condition(label=chosen)
+            schedule = model.denoiser.schedule
+            yield sample_batch(
+                self.denoiser, schedule, self.tableau, part, model.images.shape, model.device, cond
+            ).cpu()
+
+
+def plan_sampling(
+    model: Model,
+    *,
+    sampler: str | Tableau | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    options: dict[str, Any] | None = None,
+    clip: Clip | None = None,
+    guidance: float = 1.0,
+) -> SamplePlan:
+    """Choose the sampler; whatever is None is the model's own default.
+
+    sampler   a name in `snowmelt.sampling.solvers`, or a table
+    guidance  1 is none; above 1 follows the class more closely (Ho & Salimans 2022)
+    """
+    default = model.sampler
+    if isinstance(sampler, Tableau):
+        if steps is not None or grid is not None or options:
+            raise SnowmeltError("A sampler given as a table has its steps, grid and options in it already.")
+        tableau = sampler
+    else:
+        same = sampler is None or sampler == default.name
+        name = sampler or default.name
+        steps = steps or (default.steps if same else min(default.steps, 50))
+        kept = dict(default.options) if same else {}
+        tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, {**kept, **(options or {})})
+    denoiser: Denoiser = model.denoiser
+    if guidance != 1:
+        denoiser = ClassifierFree(denoiser, guidance)
+    return SamplePlan(model, tableau, Clipped(denoiser, clip or default.clip))  # type: ignore[arg-type]
+
+
+def choose_labels(model: Model, names: Sequence[str], count: int) -> list[int] | None:
+    """A label for each of `count` samples: the named classes in turn, or all of them if none is named."""
+    classes = model.images.class_names
+    if names:
+        chosen = [model.images.class_index(name) for name in names]
+    elif classes is not None:
+        chosen = list(range(len(classes)))
+    else:
+        return None
+    return [chosen[i % len(chosen)] for i in range(count)]
+
+
+def sample(
+    model: Model,
+    n: int = 64,
+    *,
+    sampler: str | Tableau | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    classes: Sequence[str] = (),
+    guidance: float = 1.0,
+    batch: int = SAMPLE_BATCH,
+    grid: str | None = None,
+    options: dict[str, Any] | None = None,
+    clip: Clip | None = None,
+) -> Tensor:
+    """Draw n images: [n, C, H, W] in the dtype the model was trained on (uint8 for ordinary pictures).
+
+    Image i depends on seed + i alone, not on n or batch. Other arguments as in `plan_sampling`.
+    """
+    if n < 1:
+        raise SnowmeltError(f"n must be at least 1, got {n}.")
+    plan = plan_sampling(model, sampler=sampler, steps=steps, grid=grid, options=options, clip=clip, guidance=guidance)
+    labels = choose_labels(model, classes, n)
+    parts = [to_source(x, model.images.value_range) for x in plan.batches(range(seed, seed + n), labels, batch)]
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class DataWishes:
+    """What the user said about data; see `snowmelt.data.pipeline.load_data`."""
+
+    size: int | tuple[int, int] | None = None
+    channels: int | None = None
+    labels: str = "auto"
+    fit: str = "crop"
+    holdout: float = 0.05
+    allow_unreadable: bool = False
+
+
+def train(
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    device: str = "auto",
+    data_wishes: DataWishes | None = None,
+    reporter: Reporter | None = None,
+    loading: Callable[[int, int], None] | None = None,
+    dry_run: Callable[[Trainer], None] | None = None,
+    **wishes: Any,
+) -> Path:
+    """Train a model on images; returns the run's folder.
+
+    data      a built-in name (digits, fashion-mnist), a folder, or a .npy or .npz file
+    out       the run's folder, which must not exist; runs/NAME by default
+    dry_run   called with the trainer instead of training
+    wishes    as in `snowmelt.training.resolve.Wishes`: minutes, preset, batch, lr, predict, ...
+    """
+    reporter = reporter or Reporter(quiet=True)
+    with joined_world() as world, torch.random.fork_rng(devices=_gpus()):
+        reporter.follow(world)
+        chosen = choose_device(device, world.local_rank)
+        asked = Wishes(**wishes)
+        run = Path(out) if out is not None else Path("runs") / run_name(str(data))
+        if dry_run is None:
+            require_new(run)
+        wanted = data_wishes or DataWishes()
+        loaded = _load(str(data), wanted, reporter, world, loading)
+        data_config = DataConfig(
+            source=str(data),
+            size=(loaded.images.shape[2], loaded.images.shape[3]),
+            channels=loaded.images.shape[1],
+            labels=wanted.labels,
+            fit=wanted.fit,
+            holdout=wanted.holdout,
+            allow_unreadable=wanted.allow_unreadable,
+            fingerprint=loaded.fingerprint,
+        )
+        config = resolve(asked, run.name, loaded, data_config, chosen, world.size)
+        trainer = Trainer(config, loaded, run, chosen, world, reporter)
+        if dry_run is not None:
+            dry_run(trainer)
+            return run
+        world.wait()
+        if world.leads:
+            trainer.create_run()
+        reporter.open_log(run / LOG)
+        world.wait()
+        _run(trainer)
+        return run
+
+
+def resume(
+    run: str | Path,
+    *,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+    loading: Callable[[int, int], None] | None = None,
+    minutes: float | None = None,
+    images: int | None = None,
+    steps: int | None = None,
+) -> Path:
+    """Go on with a run from its newest whole checkpoint, exactly as if it had not been interrupted.
+
+    minutes, images, steps  a new budget for the whole run, to train a finished one further
+    """
+    run = Path(run)
+    reporter = reporter or Reporter(quiet=True)
+    require_run(run)
+    config = load_config(run / CONFIG)
+    with joined_world() as world, torch.random.fork_rng(devices=_gpus()):
+        reporter.follow(world)
+        chosen = choose_device(device, world.local_rank)
+        if (minutes, images, steps) != (None, None, None):
+            config = replace(config, budget=resolve_budget(Wishes(minutes=minutes, images=images, steps=steps), chosen))
+        stored = config.data
+        wanted = DataWishes(
+            stored.size, stored.channels, stored.labels, stored.fit, stored.holdout, stored.allow_unreadable
+        )
+        loaded = _load(stored.source, wanted, reporter, world, loading, quiet=True)
+        if loaded.fingerprint != stored.fingerprint:
+            raise SnowmeltError(
+                f"--resume {run}: the images of {stored.source} are not those the run began with.",
+                "Put the data back as it was, or start a new run on the new data.",
+            )
+        trainer = Trainer(config, loaded, run, chosen, world, reporter)
+        reporter.open_log(run / LOG)
+        trainer.restore()
+        if world.leads:
+            save_config(config, run / CONFIG)
+        world.wait()
+        _run(trainer)
+        return run
+
+
+def _gpus() -> list[int]:
+    """The GPU whose random state training must give back as it was."""
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
+
+
+def _run(trainer: Trainer) -> None:
+    try:
+        trainer.train()
+    finally:
+        trainer.reporter.close()
+
+
+def _load(
+    source: str,
+    wanted: DataWishes,
+    reporter: Reporter,
+    world: World,
+    loading: Callable[[int, int], None] | None,
+    quiet: bool = False,
+) -> Data:
+    loaded = load_data(
+        source,
+        size=wanted.size,
+        channels=wanted.channels,
+        labels=wanted.labels,
+        fit=wanted.fit,
+        holdout=wanted.holdout,
+        allow_unreadable=wanted.allow_unreadable,
+        progress=loading if world.leads else None,
+    )
+    if not quiet:
+        for line in loaded.report.lines():
+            reporter.note(line)
+    return loaded
+
+
+def run_name(data: str) -> str:
+    """The last part of a path without its ending, or a built-in name as it is."""
+    path = Path(os.path.normpath(data))
+    name = path.resolve().name if path.exists() else path.name
+    return (Path(name).stem if path.is_file() else name) or "run"
+
+
+__all__ = ["DataWishes", "Model", "SamplePlan", "TrainConfig", "load", "plan_sampling", "resume", "sample", "train"]

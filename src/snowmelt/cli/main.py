@@ -1,0 +1,62 @@
+"""The command line: names of commands, and what an error looks like. Commands are imported when they are called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+from snowmelt.base.errors import SnowmeltError
+
+app = App(
+    name="snowmelt",
+    help="Train, sample, measure, edit and serve diffusion models of images.",
+    help_epilogue="Start with: snowmelt demo",
+    version=lambda: version("snowmelt"),
+    help_format="plaintext",
+)
+app.command("snowmelt.cli.demo:demo", name="demo", help="About a minute: train on the bundled digits, sample, report.")
+app.command("snowmelt.cli.train:train", name="train", help="Train a model on a folder of images, or resume a run.")
+app.command("snowmelt.cli.sample:sample", name="sample", help="Draw images from a trained model.")
+app.command("snowmelt.cli.doctor:doctor", name="doctor", help="Show versions, devices and what they can do.")
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run a command and exit: 0 if all went well, 2 if the user can mend what is wrong, 130 if interrupted."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    sys.exit(run([argument for argument in arguments if argument != "--debug"], debug))
+
+
+def run(arguments: list[str], debug: bool = False) -> int:
+    """Run a command; returns its exit code. With `debug`, errors keep their traceback."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _fail(f"{error}\n  `snowmelt {_command(arguments)}--help` lists what there is.", error, debug)
+    except SnowmeltError as error:
+        return _fail(str(error), error, debug)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has gone; what is still in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _fail(message: str, error: Exception, debug: bool) -> int:
+    if debug:
+        raise error
+    print(f"snowmelt: {message}", file=sys.stderr)
+    return USER_ERROR
+
+
+def _command(arguments: list[str]) -> str:
+    return f"{arguments[0]} " if arguments and not arguments[0].startswith("-") and arguments[0] in app else ""

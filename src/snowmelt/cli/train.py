@@ -1,0 +1,287 @@
+"""`snowmelt train`: from a folder of images to a model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.cli.values import parse_images, parse_size
+
+if TYPE_CHECKING:
+    from snowmelt.training.loop import Trainer
+    from snowmelt.training.progress import Reporter
+
+
+def train(
+    data: Annotated[str | None, Parameter(alias=("--data-dir", "--data_dir", "--train_data_dir"))] = None,
+    *,
+    out: Annotated[Path | None, Parameter(alias=("--outdir", "--output_dir"))] = None,
+    resume: Annotated[str | None, Parameter(alias="--resume_from_checkpoint")] = None,
+    size: Annotated[str | None, Parameter(alias=("--resolution", "--image_size"))] = None,
+    channels: int | None = None,
+    labels: str = "auto",
+    fit: Literal["crop", "pad", "stretch"] = "crop",
+    flip: Annotated[bool | None, Parameter(alias="--random_flip")] = None,
+    holdout: float = 0.05,
+    allow_unreadable: Annotated[bool, Parameter(negative="")] = False,
+    preset: str = "auto",
+    minutes: float | None = None,
+    images: str | None = None,
+    steps: Annotated[int | None, Parameter(alias="--max_train_steps")] = None,
+    batch: Annotated[int | None, Parameter(alias="--train_batch_size")] = None,
+    micro_batch: str = "auto",
+    lr: Annotated[float | None, Parameter(alias="--learning_rate")] = None,
+    warmup: str | None = None,
+    decay: float | None = None,
+    ema: str | None = None,
+    dropout: float | None = None,
+    label_dropout: float | None = None,
+    predict: Annotated[str | None, Parameter(alias="--prediction_type")] = None,
+    schedule: str | None = None,
+    noise_levels: str | None = None,
+    zero_snr: bool | None = None,
+    learned_variance: bool | None = None,
+    loss: str = "l2",
+    weight: str | None = None,
+    density: str | None = None,
+    precision: Annotated[str, Parameter(alias="--mixed_precision")] = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    log_every: int = 10,
+    checkpoint_minutes: float = 5.0,
+    keep: Annotated[int, Parameter(alias="--checkpoints_total_limit")] = 3,
+    log: str = "none",
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Train a model on images, or resume a run. Without a budget it trains for 10 minutes on a CPU.
+
+    Parameters
+    ----------
+    data
+        A folder of images (nested or one folder a class), a .npy or .npz file, or a name: digits, fashion-mnist.
+    out
+        The run's folder, which must not exist. Default: runs/NAME.
+    resume
+        Go on with this run exactly where its newest checkpoint left it; auto: if the run exists, else start it.
+    size
+        Pixels: 64, or 64x96 (height x width). Default: from the data.
+    channels
+        1 (grey), 2 (grey + alpha), 3 (colour) or 4 (colour + alpha). Default: from the data.
+    labels
+        auto, none, folder, prefix, or a .csv or .jsonl file.
+    fit
+        How images of other proportions are brought to the size.
+    flip
+        Mirror images at random while training. Default: off, except where the preset says so.
+    holdout
+        The part of the images kept from training to judge by; an official test set is used instead.
+    allow_unreadable
+        Go on although more than 5% of the files cannot be read.
+    preset
+        auto, or a whole recipe by name: tiny, fast, small, dit-s, ddpm-cifar10, iddpm-cifar10, edm-cifar10, ...
+    minutes
+        Train for this long; the learning rate and the averages are planned to end exactly then.
+    images
+        Train until this many images have been seen: 2M, 500k.
+    steps
+        Train for this many optimiser steps.
+    batch
+        Images of one step, over all processes.
+    micro_batch
+        Images of one forward pass on one device; smaller takes less memory and changes nothing else.
+    lr
+        Learning rate after warm-up.
+    warmup
+        Images of linear warm-up: 10k.
+    decay
+        The last part of the run over which the learning rate falls to zero, 0 to 1.
+    ema
+        The model's average: power:0.05, decay:0.9999, or a half-life in images (500k).
+    dropout
+        Dropout in the network.
+    label_dropout
+        How often the class is withheld in training, for guidance.
+    predict
+        What the network predicts: eps, x0, mean, v, flow or edm.
+    schedule
+        How noise is added: linear, scaled-linear, cosine, sigmoid, edm or flow.
+    noise_levels
+        A number of discrete noise levels, or continuous.
+    zero_snr
+        Let the noisiest level be noise alone.
+    learned_variance
+        Learn the reverse variance too.
+    loss
+        The distance: l2, l1 or huber.
+    weight
+        How much each noise level counts: simple, posterior-mean, vlb, min-snr, p2, edm; +learned adds an uncertainty.
+    density
+        How often each noise level is visited: uniform or lognormal.
+    precision
+        auto, fp32, bf16 or fp16.
+    seed
+        Everything random follows from it.
+    device
+        auto, cpu, cuda, cuda:1 or mps.
+    log_every
+        Steps between rows of metrics.jsonl.
+    checkpoint_minutes
+        Minutes between checkpoints.
+    keep
+        How many checkpoints are kept.
+    log
+        none, or tensorboard.
+    dry_run
+        Print the resolved configuration, size, cost and expected time, and train nothing.
+    """
+    given = dict(locals())
+    from snowmelt import api
+    from snowmelt.training.progress import Reporter
+    from snowmelt.training.run import CONFIG
+
+    reporter = Reporter(tensorboard="tensorboard" in _listeners(log))
+    counts: dict[str, Any] = {"minutes": minutes, "images": parse_images(images), "steps": steps}
+    run = out
+    if resume is not None and resume != "auto":
+        run = Path(resume)
+    elif resume == "auto" and run is None:
+        run = Path("runs") / api.run_name(data or "run")
+    if resume is not None and run is not None and (resume != "auto" or (run / CONFIG).is_file()):
+        if resume != "auto":
+            _refuse_new_settings(given)
+        api.resume(run, device=device, reporter=reporter, loading=_loading(reporter), **counts)
+        _finish(run, reporter)
+        return
+    if data is None:
+        raise SnowmeltError(
+            "Nothing to train on.", "Name a folder of images or a built-in set, as in: snowmelt train digits"
+        )
+    wishes: dict[str, Any] = {
+        "preset": preset,
+        "batch": batch,
+        "micro_batch": None if micro_batch == "auto" else _whole(micro_batch, "--micro-batch"),
+        "lr": lr,
+        "warmup": None if warmup is None else _warmup(warmup),
+        "decay": decay,
+        "predict": PREDICTION_ALIASES.get(predict or "", predict),
+        "schedule": schedule,
+        "noise_levels": noise_levels,
+        "zero_snr": zero_snr,
+        "learned_variance": learned_variance,
+        "loss": loss,
+        "weight": weight,
+        "density": density,
+        "dropout": dropout,
+        "label_dropout": label_dropout,
+        "ema": ema,
+        "flip": flip,
+        "precision": {"no": "fp32"}.get(precision, precision),
+        "seed": seed,
+        "log_every": log_every,
+        "checkpoint_minutes": checkpoint_minutes,
+        "keep": keep,
+    }
+    run = api.train(
+        data,
+        out=run,
+        device=device,
+        data_wishes=api.DataWishes(parse_size(size), channels, labels, fit, holdout, allow_unreadable),
+        reporter=reporter,
+        loading=_loading(reporter),
+        dry_run=_describe if dry_run else None,
+        **wishes,
+        **counts,
+    )
+    if not dry_run:
+        _finish(run, reporter)
+
+
+# What other tools call the same predictions.
+PREDICTION_ALIASES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+
+
+# What may be said again when a run is resumed.
+WITH_RESUME = {"resume", "minutes", "images", "steps", "device", "log"}
+
+
+def _refuse_new_settings(given: dict[str, Any]) -> None:
+    """A resumed run keeps its settings; one that would be ignored is an error instead."""
+    defaults = {name: parameter.default for name, parameter in signature(train).parameters.items()}
+    changed = [name for name, value in given.items() if name not in WITH_RESUME and value != defaults[name]]
+    if changed:
+        flags = ", ".join("DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in changed)
+        raise SnowmeltError(
+            f"{flags} cannot go with --resume: a resumed run keeps the settings it began with.",
+            "Only --minutes, --images, --steps, --device and --log may be given anew.",
+        )
+
+
+def _whole(text: str, flag: str) -> int:
+    if not text.isdecimal():
+        raise SnowmeltError(f"{flag} {text!r} is not understood.", "Give auto or a whole number.")
+    return int(text)
+
+
+def _warmup(text: str) -> int:
+    from snowmelt.training.budget import parse_count
+
+    if text == "0":
+        return 0
+    try:
+        return parse_count(text)
+    except ValueError as error:
+        raise SnowmeltError(f"--warmup {text!r} is not a number of images.", "Expected 10k, 500 or 0.") from error
+
+
+def _loading(reporter: Reporter) -> Callable[[int, int], None]:
+    """A progress line for reading images, where that takes long enough to be worth one."""
+
+    def show(done: int, total: int) -> None:
+        if total >= 20_000 and (done == total or done % (total // 10) < 64):
+            reporter.passing(f"reading images: {done / total:.0%}")
+
+    return show
+
+
+def _describe(trainer: Trainer) -> None:
+    """What `--dry-run` prints."""
+    from snowmelt.model.networks import parameter_count
+    from snowmelt.training.progress import duration
+
+    config = trainer.config
+    print(config.to_yaml())
+    print(f"parameters       {parameter_count(trainer.learner.network):,}")
+    print(f"training         {trainer.learner.flop_per_image / 1e9:,.2f} GFLOP an image")
+    rate = trainer.measure_rate()
+    print(f"measured         {rate:,.1f} images/s on {trainer.device}")
+    fixed = config.budget.fixed_images(config.batch)
+    if fixed is None:
+        print(f"in {config.budget}  about {rate * 60 * (config.budget.minutes or 0):,.0f} images")
+    else:
+        print(f"{config.budget}  about {duration(fixed / rate)}")
+
+
+def _finish(run: Path, reporter: Reporter) -> None:
+    """The report, and what to do next."""
+    if not reporter.leads:
+        return
+    from snowmelt.report.page import write_run_page
+
+    write_run_page(run)
+    print(f"Report: {run / 'report.html'}")
+    print(f"Next:   snowmelt sample {run} -n 64 --out {run / 'samples'}")
+    sys.stdout.flush()
+
+
+def _listeners(log: str) -> list[str]:
+    names = [name for name in log.split(",") if name and name != "none"]
+    for name in names:
+        if name != "tensorboard":
+            raise SnowmeltError(f"--log {name!r} is not known.", "Choices: none, tensorboard")
+    return names

@@ -1,0 +1,65 @@
+"""How values are written on the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from snowmelt.base.errors import SnowmeltError
+
+MAX_SIZE = 4096
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """`64` or `64x96` (height x width) in pixels."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 2) or not all(part.isdecimal() and 1 <= int(part) <= MAX_SIZE for part in parts):
+        raise SnowmeltError(
+            f"--size {text!r} is not a size.", f"Expected 64 or 64x96 (height x width), 1 to {MAX_SIZE} pixels."
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_images(text: str | None) -> int | None:
+    """`2M`, `500k`, `1500`."""
+    from snowmelt.training.budget import parse_count
+
+    if text is None:
+        return None
+    try:
+        return parse_count(text)
+    except ValueError as error:
+        raise SnowmeltError(f"--images {text!r} is not a number of images.", "Expected 2M, 500k or 1500.") from error
+
+
+def parse_seeds(seeds: str | None, seed: int, count: int) -> list[int]:
+    """`0-63,100` -> the seeds it names; without it, `count` seeds from `seed` on."""
+    if seeds is None:
+        if not 0 <= seed < 2**63 - count:
+            raise SnowmeltError(f"--seed {seed} is out of range.", "Expected 0 to 2^63 - 1.")
+        return list(range(seed, seed + count))
+    result: list[int] = []
+    for part in seeds.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()) or (dash and int(high) < int(low)):
+            raise SnowmeltError(f"--seeds {seeds!r} is not understood at {part!r}.", "Expected as in 0-63,100.")
+        if int(high or low) >= 2**63 or (dash and int(high) - int(low) >= 10_000_000):
+            raise SnowmeltError(f"--seeds {seeds!r} is out of range at {part!r}.")
+        result += range(int(low), int(high or low) + 1)
+    return result
+
+
+def parse_options(pairs: list[str]) -> dict[str, Any]:
+    """`eta=1 variance=small` -> {"eta": 1, "variance": "small"}."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise SnowmeltError(f"--set {pair!r} is not understood.", "Expected name=value, as in --set eta=1.")
+        try:
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value
+    return options

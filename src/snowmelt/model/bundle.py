@@ -1,0 +1,206 @@
+"""A model as a self-describing folder: weights, and a config from which nothing has to be retyped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from snowmelt.base.errors import SnowmeltError, unknown_name
+from snowmelt.base.files import read_json, write_json
+from snowmelt.image.codec import ValueRange
+from snowmelt.model.denoiser import NetworkDenoiser
+from snowmelt.model.networks import build, config_from_dict, config_to_dict, prepare
+from snowmelt.model.networks.config import NetworkConfig
+from snowmelt.model.tensors import load_into, load_tensors, save_tensors
+
+FORMAT_VERSION = 1
+CONFIG = "config.json"
+Weights = Literal["ema", "raw"]
+FILES: dict[Weights, str] = {"ema": "model.safetensors", "raw": "raw.safetensors"}
+_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What the model's images are: how many channels and pixels, what stored values mean, the classes' names."""
+
+    channels: int
+    height: int
+    width: int
+    value_range: ValueRange
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+    def class_index(self, name: str) -> int:
+        """The label of a class by name or number; an unknown one is answered with the list."""
+        if self.class_names is None:
+            raise SnowmeltError(f"--class {name!r}: this model was trained without classes.", "Leave --class out.")
+        if name in self.class_names:
+            return self.class_names.index(name)
+        folded = [known.lower() for known in self.class_names]
+        if folded.count(name.lower()) == 1:
+            return folded.index(name.lower())
+        if name.isdecimal() and int(name) < len(self.class_names):
+            return int(name)
+        raise unknown_name("class", name, self.class_names)
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain values for `config.json`."""
+        names = None if self.class_names is None else list(self.class_names)
+        return {
+            "channels": self.channels,
+            "height": self.height,
+            "width": self.width,
+            "value_range": self.value_range.to_json(),
+            "class_names": names,
+        }
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> ImageSpec:
+        """The inverse of `to_config`."""
+        names = config["class_names"]
+        return ImageSpec(
+            int(config["channels"]),
+            int(config["height"]),
+            int(config["width"]),
+            ValueRange.from_json(config["value_range"]),
+            None if names is None else tuple(map(str, names)),
+        )
+
+
+@dataclass(frozen=True)
+class SamplerDefaults:
+    """How the model's author would sample from it."""
+
+    name: str
+    steps: int
+    grid: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    clip: str = "none"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model, ready to sample.
+
+    denoiser  D(x, level, condition), its network on its device
+    images    what it makes
+    sampler   how to sample from it unless told otherwise
+    training  what is known of its making: step, images, data, ...
+    digest    SHA-256 of the weights in use
+    """
+
+    denoiser: NetworkDenoiser
+    images: ImageSpec
+    sampler: SamplerDefaults
+    training: dict[str, Any]
+    digest: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.denoiser.network.parameters()).device
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything about a model but its weights."""
+
+    network: NetworkConfig
+    denoiser: dict[str, Any]
+    images: ImageSpec
+    sampler: SamplerDefaults
+
+
+def save_model(
+    folder: Path,
+    config: ModelConfig,
+    weights: Mapping[Weights, Mapping[str, Tensor]],
+    training: Mapping[str, Any],
+) -> None:
+    """Write a model into an existing (temporary) folder."""
+    hashes = {FILES[kind]: save_tensors(folder / FILES[kind], tensors) for kind, tensors in weights.items()}
+    write_json(
+        folder / CONFIG,
+        {
+            "format_version": FORMAT_VERSION,
+            "snowmelt": version("snowmelt"),
+            "network": config_to_dict(config.network),
+            "denoiser": config.denoiser,
+            "images": config.images.to_config(),
+            "sampler": asdict(config.sampler),
+            "training": dict(training),
+            "files": hashes,
+        },
+    )
+
+
+def load_model(path: Path, weights: Weights = "ema", device: torch.device | None = None) -> Model:
+    """Load a model folder, or the model of a run folder.
+
+    Every file is checked against the hash in the config; pickles are never opened.
+    """
+    folder = find_model(path)
+    stored = read_json(folder / CONFIG)
+    try:
+        if stored["format_version"] != FORMAT_VERSION:
+            raise SnowmeltError(
+                f"{folder} is of model format {stored['format_version']}; this version reads {FORMAT_VERSION}.",
+                f"It was written by snowmelt {stored.get('snowmelt', '?')}: use that version or a newer one.",
+            )
+        network_config = config_from_dict(stored["network"])
+        images = ImageSpec.from_config(stored["images"])
+        sampler = SamplerDefaults(**stored["sampler"])
+        file = FILES[weights]
+        if file not in stored["files"]:
+            raise SnowmeltError(f"{folder} holds no {weights} weights.", f"It holds: {', '.join(stored['files'])}.")
+        digest = str(stored["files"][file])
+        tensors = load_tensors(folder / file, digest)
+        # On the meta device first: a config that asks for more than the file holds allocates nothing.
+        with torch.device("meta"):
+            expected = build(network_config).state_dict()
+        _require_same_shapes(expected, tensors, folder / file)
+        network = build(network_config)
+        load_into(network.state_dict(), tensors, str(folder / file))
+        network = prepare(network.eval().requires_grad_(False), device or torch.device("cpu"))
+        denoiser = NetworkDenoiser.from_config(network, stored["denoiser"])
+        return Model(denoiser, images, sampler, dict(stored["training"]), digest)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise SnowmeltError(
+            f"{folder / CONFIG} is not a model's config: {type(error).__name__} {error}.",
+            "Copy the folder again from where it came.",
+        ) from error
+
+
+def find_model(path: Path) -> Path:
+    """The model folder at `path`: itself, or `path/model` of a run."""
+    if path.is_file():
+        if path.suffix.lower() in _PICKLES:
+            raise SnowmeltError(
+                f"{path} looks like a pickle, which can run any code when it is opened, so it was not.",
+                "Expected a run or model folder written by snowmelt (config.json and model.safetensors).",
+            )
+        raise SnowmeltError(f"{path} is a file; expected a run or model folder written by snowmelt.")
+    for folder in (path, path / "model"):
+        if (folder / CONFIG).is_file():
+            return folder
+    if (path / "checkpoints").is_dir():
+        raise SnowmeltError(f"{path / 'model'} is missing.", f"`snowmelt train --resume {path}` writes it again.")
+    if not path.exists():
+        raise SnowmeltError(f"{path} does not exist.", "Expected a run such as runs/NAME, or a model folder.")
+    raise SnowmeltError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there.")
+
+
+def _require_same_shapes(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor], file: Path) -> None:
+    shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in expected.items()}
+    load_into(shapes, {name: tensor.to("meta") for name, tensor in loaded.items()}, str(file))

@@ -1,0 +1,50 @@
+"""Self-attention over the pixels of a feature map."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snowmelt.model.networks.norm import Norm
+
+
+class Attention(nn.Module):
+    """(x + Attention(GroupNorm(x))) skip_scale over the pixels: [B, C, H, W] -> [B, C, H, W].
+
+    The rows of `qkv` are ordered (query | key | value, head, channel).
+    """
+
+    def __init__(self, channels: int, heads: int, groups: int, eps: float, skip_scale: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.skip_scale = skip_scale
+        self.norm = Norm(channels, groups, eps, silu=False)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        if self.heads == 1 and tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+            y = self._single_head(tokens)
+        else:
+            q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            y = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        y += x.flatten(2).transpose(1, 2)
+        if self.skip_scale != 1:
+            y *= self.skip_scale
+        return y.transpose(1, 2).unflatten(2, (height, width))
+
+    def _single_head(self, tokens: Tensor) -> Tensor:
+        """The same with two matrix products a token instead of four.
+
+        The score of x for x' is (Wq x + bq) . (Wk x' + bk). What does not depend on x' cancels in the softmax, which
+        leaves (Wk^T Wq x + Wk^T bq) . x'; and as weights of attention sum to one, Wo (mean of Wv x' + bv) is
+        Wo Wv (mean of x') + Wo bv.
+        """
+        wq, wk, wv = self.qkv.weight.chunk(3)
+        bq, _, bv = self.qkv.bias.chunk(3)
+        query = F.linear(tokens, wk.T @ wq, wk.T @ bq)
+        mean = F.scaled_dot_product_attention(query[:, None], tokens[:, None], tokens[:, None])[:, 0]
+        return F.linear(mean, self.out.weight @ wv, torch.addmv(self.out.bias, self.out.weight, bv))

@@ -1,0 +1,147 @@
+"""GroupNorm, an affine map and SiLU as one operation: native kernels, or a faster path for training on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+
+def group_count(channels: int, max_groups: int, min_group_channels: int) -> int:
+    """The largest divisor of `channels` that is at most `max_groups` and leaves `min_group_channels` a group."""
+    limit = max(1, min(max_groups, channels // min_group_channels))
+    return next(groups for groups in range(limit, 0, -1) if channels % groups == 0)
+
+
+class Norm(nn.Module):
+    """SiLU(GroupNorm(x + added) (1 + scale) + shift): [B, C, H, W] -> the same shape and type, computed in float32.
+
+    added         [B, C], optional: the noise embedding (Ho et al. 2020)
+    scale, shift  [B, C], optional: the noise embedding (scale-shift norm, Dhariwal & Nichol 2021)
+    silu          False leaves the SiLU out (before attention)
+    """
+
+    def __init__(self, channels: int, groups: int, eps: float, silu: bool = True) -> None:
+        super().__init__()
+        self.groups = groups
+        self.eps = eps
+        self.silu = silu
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(
+        self, x: Tensor, added: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        weight, bias = self.weight[None], self.bias[None]
+        if scale is not None and shift is not None:
+            weight, bias = weight * (1 + scale), torch.addcmul(shift, bias, 1 + scale)
+        if _fast(x):
+            fast: Tensor = ChannelsLastNorm.apply(x, added, weight, bias, self.groups, self.eps, self.silu)
+            return fast
+        return norm(x.float(), added, weight, bias, self.groups, self.eps, self.silu).to(x.dtype)
+
+
+def norm(
+    x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+) -> Tensor:
+    """The definition: x [B, C, H, W], added [B, C], weight and bias [1 or B, C]."""
+    if added is not None:
+        x = x + added[:, :, None, None]
+    if weight.shape[0] == 1:
+        y = F.group_norm(x, groups, weight[0], bias[0], eps)
+    else:
+        y = torch.addcmul(bias[:, :, None, None], F.group_norm(x, groups, eps=eps), weight[:, :, None, None])
+    return F.silu(y) if silu else y
+
+
+def _fast(x: Tensor) -> bool:
+    """Whether the path below may be taken: float32 in channels-last memory on the CPU, run eagerly."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
+
+
+class ChannelsLastNorm(torch.autograd.Function):
+    """`norm` for channels-last memory on the CPU.
+
+    Convolutions are fastest there in channels-last memory, in which the native GroupNorm's backward pass takes several
+    times as long as in contiguous memory. Here every pass runs along the channels, and SiLU's input is computed again
+    in the backward pass instead of being kept, which halves the memory of the activations.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+    ) -> Tensor:
+        rows = _rows(x)
+        size = rows[0].numel() // groups  # numbers in a group of one sample
+        totals = rows.sum(1)
+        if added is not None:
+            totals.add_(added, alpha=rows.shape[1])
+        mean = (_grouped(totals, groups).sum(2, keepdim=True) / size).expand_as(_grouped(totals, groups)).flatten(1)
+        if added is not None:
+            mean -= added  # so that x - mean is (x + added) less its mean
+        y = rows - mean[:, None]
+        variance = _grouped(y.square_().sum(1), groups).sum(2, keepdim=True) / size
+        inverse = (variance + eps).rsqrt_()
+        scale = (inverse * _grouped(weight, groups)).flatten(1)
+        torch.addcmul(torch.addcmul(bias, mean, scale, value=-1)[:, None], rows, scale[:, None], out=y)
+        ctx.save_for_backward(x, added, weight, bias, mean, inverse)
+        ctx.settings = (groups, eps, silu)
+        return _image(F.silu(y, inplace=True) if silu else y, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, added, weight, bias, mean, inverse = ctx.saved_tensors
+        groups, eps, silu = ctx.settings
+        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
+            inputs = [tensor for tensor in (x, added, weight, bias) if tensor is not None]
+            y = norm(x, added, weight, bias, groups, eps, silu)
+            grads = list(torch.autograd.grad(y, inputs, grad, create_graph=True))
+            if added is None:
+                grads.insert(1, None)
+            return *grads, None, None, None
+        rows, g = _rows(x), _rows(grad)
+        size = rows[0].numel() // groups
+        scale = (inverse * _grouped(weight, groups)).flatten(1)
+        if silu:
+            z = torch.addcmul(torch.addcmul(bias, mean, scale, value=-1)[:, None], rows, scale[:, None])
+            g = torch.ops.aten.silu_backward.grad_input(g, z, grad_input=z)
+        dx = g * rows
+        # With n = (x - mean) inverse and dn = g weight: dx = inverse (dn - mean(dn) - n mean(n dn)), means over a group.
+        grad_bias = g.sum(1)
+        grad_weight = _grouped(torch.addcmul(dx.sum(1), grad_bias, mean, value=-1), groups) * inverse
+        level = _grouped(grad_bias * weight, groups).sum(2, keepdim=True) * (inverse / size)
+        slope = (grad_weight * _grouped(weight, groups)).sum(2, keepdim=True) * (inverse * inverse / -size)
+        constant = torch.addcmul(level, _grouped(mean, groups), slope).neg_().flatten(1)
+        torch.addcmul(constant[:, None], g, scale[:, None], out=dx)
+        dx.addcmul_(rows, slope.expand_as(grad_weight).flatten(1)[:, None])
+        grad_weight = grad_weight.flatten(1)
+        if weight.shape[0] == 1:
+            grad_weight, grad_bias = grad_weight.sum(0, keepdim=True), grad_bias.sum(0, keepdim=True)
+        grad_added = None if added is None else dx.sum(1)
+        return _image(dx, x), grad_added, grad_weight, grad_bias, None, None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, H W, C], a view of channels-last memory."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _image(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_rows`."""
+    batch, channels, height, width = like.shape
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _grouped(values: Tensor, groups: int) -> Tensor:
+    """[B, C] -> [B, groups, C / groups]."""
+    return values.unflatten(1, (groups, -1))

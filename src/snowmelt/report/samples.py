@@ -1,0 +1,120 @@
+"""Writing samples: image files or an array, a grid to look at, and a line about each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import atomic_file, disk_errors, write_text
+from snowmelt.image.codec import UINT8, to_source
+from snowmelt.image.grid import image_grid
+from snowmelt.image.png import WRITABLE, save_png
+from snowmelt.model.bundle import Model
+from snowmelt.sampling.tableau import Tableau
+
+LIST = "samples.jsonl"
+ON_GRID = 256
+
+
+class SampleWriter:
+    """Takes samples batch by batch and leaves a folder that says how each was made.
+
+    form       png, npz or npy
+    guidance, weights   for the record
+    overwrite  whether a folder that already holds samples may be written into
+    """
+
+    def __init__(
+        self, folder: Path, model: Model, tableau: Tableau, form: str, guidance: float, weights: str, overwrite: bool
+    ) -> None:
+        spec = model.images
+        if form == "png" and (spec.value_range.dtype, spec.channels) not in WRITABLE:
+            raise SnowmeltError(
+                f"A PNG cannot hold this model's images ({spec.channels} channels, {spec.value_range.dtype}).",
+                "Add --format npz.",
+            )
+        if (folder / LIST).exists() and not overwrite:
+            raise SnowmeltError(f"{folder} already holds samples.", "Choose another --out, or add --overwrite.")
+        self.folder, self.model, self.tableau, self.form = folder, model, tableau, form
+        self._about = {
+            "sampler": tableau.name,
+            "steps": sum(row.done for row in tableau.rows),
+            "evaluations": tableau.evaluations * (1 if guidance == 1 else 2),
+            "guidance": guidance,
+            "weights": weights,
+            "model": model.digest,
+        }
+        self._rows: list[dict[str, Any]] = []
+        self._seeds: Sequence[int] = ()
+        self._labels: Sequence[int] | None = None
+        self._kept: list[Tensor] = []
+        self._grid: list[Tensor] = []
+
+    def __enter__(self) -> SampleWriter:
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def track(self, batches: Iterable[Tensor], seeds: Sequence[int], labels: Sequence[int] | None) -> Iterator[Tensor]:
+        """The batches one by one, with a progress bar on a terminal."""
+        self._seeds, self._labels = seeds, labels
+        console = Console(file=sys.stdout)
+        shown = track(batches, "sampling", total=None, console=console, disable=not console.is_terminal)
+        yield from shown
+
+    def add(self, x: Tensor) -> None:
+        """Write samples in [-1, 1], [b, C, H, W]."""
+        images = to_source(x, self.model.images.value_range)
+        if sum(map(len, self._grid)) < ON_GRID:
+            self._grid.append(to_source(x, UINT8))
+        if self.form != "png":
+            self._kept.append(images)
+        for image in images:
+            number = len(self._rows)
+            row: dict[str, Any] = {"file": self._name(number), "seed": self._seeds[number], **self._about}
+            if self._labels is not None:
+                names = self.model.images.class_names or ()
+                row["class"] = names[self._labels[number]]
+            if self.form == "png":
+                text = {key: str(value) for key, value in row.items() if key != "file"}
+                save_png(self.folder / row["file"], _channels_last(image), text)
+            self._rows.append(row)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """What was drawn is listed, even if sampling was cut short."""
+        if not self._rows:
+            return
+        if self.form != "png":
+            self._save_array(np.stack([_channels_last(image) for image in torch.cat(self._kept)]))
+        shown = torch.cat(self._grid)[:ON_GRID]
+        save_png(self.folder / "grid.png", image_grid(shown if shown.shape[1] <= 4 else shown[:, :3]))
+        write_text(self.folder / LIST, "".join(json.dumps(row) + "\n" for row in self._rows))
+
+    def _name(self, number: int) -> str:
+        return f"{number:06d}.png" if self.form == "png" else f"samples.{self.form}"
+
+    def _save_array(self, array: np.ndarray[Any, Any]) -> None:
+        with atomic_file(self.folder / f"samples.{self.form}") as temporary, temporary.open("wb") as file:
+            if self.form == "npy":
+                np.save(file, array)
+            elif self._labels is None:
+                np.savez_compressed(file, array)
+            else:
+                np.savez_compressed(file, array, np.array(self._labels[: len(array)]))
+
+
+def _channels_last(image: Tensor) -> np.ndarray[Any, Any]:
+    return image.permute(1, 2, 0).numpy()

@@ -1,0 +1,114 @@
+"""When training ends, and the learning rate on the way there.
+
+Progress is counted in images. A budget in minutes becomes images by measurement, again and again; each revision is
+kept with its step, so that a resumed run follows the same plan.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from snowmelt.base.errors import SnowmeltError
+
+_UNITS = {"k": 1e3, "m": 1e6, "b": 1e9}
+
+
+def parse_count(text: str) -> int:
+    """`2M`, `500k`, `1500` -> a positive number of images; ValueError otherwise."""
+    lowered = text.strip().lower().replace(",", "").replace("_", "")
+    unit = _UNITS.get(lowered[-1:], 1.0)
+    number = float(lowered[:-1] if unit != 1.0 else lowered) * unit
+    if not (math.isfinite(number) and number >= 1):
+        raise ValueError(f"{text!r} is not a positive number")
+    return round(number)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Exactly one of the three: minutes of training, images seen, or optimiser steps."""
+
+    minutes: float | None = None
+    images: int | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.minutes, self.images, self.steps) if value is not None]
+        if len(given) != 1:
+            raise SnowmeltError("Give one of --minutes, --images and --steps.")
+        if not (given[0] > 0 and math.isfinite(given[0])):
+            raise SnowmeltError(f"A training budget must be positive, got {given[0]}.")
+
+    def fixed_images(self, batch: int) -> int | None:
+        """The images this budget comes to, or None if only a clock can tell."""
+        if self.steps is not None:
+            return self.steps * batch
+        return None if self.images is None else math.ceil(self.images / batch) * batch
+
+    def __str__(self) -> str:
+        if self.minutes is not None:
+            return f"{self.minutes:g} minutes"
+        return f"{self.images:,} images" if self.images is not None else f"{self.steps:,} steps"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Warm-up, constant, decay to zero ("WSD"; Hägele et al. 2024), over a total that a clock may still revise.
+
+    total           images at the end; math.inf while nothing has been measured
+    warmup          images of linear warm-up; math.inf-safe
+    decay_fraction  the last part of the run, over which the rate falls linearly to zero
+    """
+
+    total: float
+    warmup: int
+    decay_fraction: float
+
+    def factor(self, images: int) -> float:
+        """What the base learning rate is multiplied by for the step that starts after `images`."""
+        rising = min(1.0, (images + 1) / self.warmup) if self.warmup > 0 else 1.0
+        if math.isinf(self.total) or self.decay_fraction <= 0:
+            return rising
+        left = (self.total - images) / (self.decay_fraction * self.total)
+        return min(rising, max(0.0, min(1.0, left)))
+
+    def revised(self, total: float) -> Plan:
+        """The same plan with another end."""
+        return replace(self, total=total)
+
+
+class Clock:
+    """Turns minutes into images, by the rate measured so far.
+
+    minutes  the budget
+    reserve  seconds to keep for what is written at the end; the caller may correct it on the way
+    """
+
+    # The first seconds are slower than the rest: nothing is concluded from them.
+    WARM_SECONDS = 3.0
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds = minutes * 60
+        self.reserve = 0.0
+        self._first: tuple[float, int] | None = None
+
+    def left(self, elapsed: float) -> float:
+        """Seconds of training that are left."""
+        return self.seconds - self.reserve - elapsed
+
+    def revise(self, elapsed: float, images: int, batch: int) -> float | None:
+        """The total that the measured rate leads to, a whole number of batches; None while it is too early."""
+        if self._first is None:
+            # Short budgets cannot wait for long.
+            if elapsed >= min(self.WARM_SECONDS, 0.05 * self.seconds) and images > 0:
+                self._first = (elapsed, images)
+            return None
+        seconds, seen = elapsed - self._first[0], images - self._first[1]
+        if seconds <= 0 or seen <= 0:
+            return None
+        more = max(0.0, self.left(elapsed)) * seen / seconds
+        return max(float(images), (images + more) // batch * batch)
+
+    def due(self, elapsed: float, last: float) -> bool:
+        """Whether it is time for another revision: every 2% of the budget, and ever oftener towards its end."""
+        return elapsed - last >= min(0.02 * self.seconds, max(0.2, 0.1 * self.left(elapsed)))

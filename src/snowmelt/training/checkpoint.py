@@ -1,0 +1,102 @@
+"""Checkpoints: everything a run needs to go on exactly, in a folder that is whole or not there."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import TEMPORARY, atomic_folder, read_json, write_json
+from snowmelt.model.tensors import load_tensors, save_tensors
+
+FORMAT_VERSION = 1
+STATE = "state.json"
+
+
+@dataclass
+class Position:
+    """Where training stands, apart from its tensors.
+
+    step, images     optimiser steps taken and images seen
+    elapsed          seconds of active training, over all resumes
+    revisions        [step, total images] of each plan a clock has made
+    skipped          steps left out because their gradient was not finite, and how many of the last in a row
+    """
+
+    step: int = 0
+    images: int = 0
+    elapsed: float = 0.0
+    revisions: list[tuple[int, float]] = field(default_factory=list)
+    skipped: int = 0
+    skipped_in_row: int = 0
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of this step lies."""
+    return run / "checkpoints" / f"step_{step:08d}"
+
+
+def save_checkpoint(folder: Path, position: Position, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write a checkpoint; `tensors` are groups such as raw, ema_0, optimizer, each a safetensors file."""
+    if folder.exists():
+        # A run that resumed after this step wrote it, and has now come past it again with the same numbers.
+        shutil.rmtree(folder)
+    with atomic_folder(folder) as temporary:
+        hashes = {name: save_tensors(temporary / f"{name}.safetensors", group) for name, group in tensors.items()}
+        state = {"format_version": FORMAT_VERSION, "position": asdict(position), "files": hashes}
+        write_json(temporary / STATE, state)
+
+
+def load_checkpoint(folder: Path) -> tuple[Position, dict[str, dict[str, Tensor]]]:
+    """Read a checkpoint and verify every byte of it."""
+    state: dict[str, Any] = read_json(folder / STATE)
+    if state.get("format_version") != FORMAT_VERSION:
+        raise SnowmeltError(
+            f"{folder} is of checkpoint format {state.get('format_version')}; this version reads {FORMAT_VERSION}."
+        )
+    try:
+        position = Position(**state["position"])
+        files = dict(state["files"])
+    except (KeyError, TypeError) as error:
+        raise SnowmeltError(f"{folder / STATE} is not a checkpoint's state: {error}.") from error
+    position.revisions = [(int(step), float(total)) for step, total in position.revisions]
+    return position, {name: load_tensors(folder / f"{name}.safetensors", digest) for name, digest in files.items()}
+
+
+def load_latest(run: Path) -> tuple[Position, dict[str, dict[str, Tensor]], list[str]]:
+    """The newest whole checkpoint of a run, and a sentence for each newer one that is broken."""
+    folders = sorted((run / "checkpoints").glob("step_*"), reverse=True)
+    if not folders:
+        raise SnowmeltError(f"{run} holds no checkpoint, so there is nothing to resume.")
+    remarks = []
+    for folder in folders:
+        try:
+            position, tensors = load_checkpoint(folder)
+        except SnowmeltError as error:
+            remarks.append(f"Checkpoint {folder.name} is broken and was passed over: {error.message}")
+            continue
+        return position, tensors, remarks
+    raise SnowmeltError(f"None of the {len(folders)} checkpoints of {run} is whole.", "\n  ".join(remarks))
+
+
+def discard_old(run: Path, keep: int) -> None:
+    """Keep the newest checkpoints only; a removal that is cut short leaves no half checkpoint under its name."""
+    for folder in sorted((run / "checkpoints").glob("step_*"))[:-keep]:
+        doomed = folder.with_name(TEMPORARY + folder.name)
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def remove_leftovers(run: Path) -> None:
+    """Delete temporary files and folders that a killed process left in a run."""
+    for place in (run, run / "checkpoints", run / "previews"):
+        for left in place.glob(TEMPORARY + "*"):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()

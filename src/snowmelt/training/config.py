@@ -1,0 +1,115 @@
+"""Everything that decides what a training run does, resolved: no value is left to be guessed later."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import write_text
+from snowmelt.model.bundle import SamplerDefaults
+from snowmelt.training.budget import Budget
+from snowmelt.training.recipe import Process
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are brought to the network.
+
+    source       a built-in name or a path, as given
+    size         (height, width)
+    fingerprint  SHA-256 of the training images: a resumed run must find the same
+    """
+
+    source: str
+    size: tuple[int, int]
+    channels: int
+    labels: str
+    fit: str
+    holdout: float
+    allow_unreadable: bool
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A resolved run; `config.yaml` of its folder.
+
+    network          the network's config as plain values (model.networks)
+    batch            images of one optimiser step, over all processes and micro-batches
+    micro_batch      images of one forward and backward pass on one device
+    lr               base learning rate; see budget.Plan for its course
+    warmup           images of linear warm-up
+    decay            the last part of the run over which the rate falls to zero
+    label_dropout    how often the class is withheld, for guidance
+    precision        fp32, bf16 or fp16: the network's inner arithmetic
+    log_every        steps between rows of metrics.jsonl
+    checkpoint_minutes  minutes of training between checkpoints
+    keep             checkpoints that are kept
+    """
+
+    name: str
+    preset: str
+    data: DataConfig
+    network: dict[str, Any]
+    process: Process
+    loss: str
+    batch: int
+    micro_batch: int
+    lr: float
+    warmup: int
+    decay: float
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float | None
+    emas: tuple[str, ...]
+    flip: bool
+    stratified: bool
+    label_dropout: float
+    precision: str
+    seed: int
+    budget: Budget
+    log_every: int
+    checkpoint_minutes: float
+    keep: int
+
+    def to_yaml(self) -> str:
+        """The config as text a person can read."""
+        plain = {"format_version": FORMAT_VERSION, **_plain(asdict(self))}
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write `config.yaml`."""
+    write_text(path, config.to_yaml())
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read `config.yaml`; anything missing or unknown is an error that names it."""
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if stored.pop("format_version") != FORMAT_VERSION:
+            raise SnowmeltError(f"{path} was written by another version of snowmelt.")
+        data, process, budget = stored.pop("data"), stored.pop("process"), stored.pop("budget")
+        return TrainConfig(
+            data=DataConfig(**{**data, "size": tuple(data["size"])}),
+            process=Process(**{**process, "sampler": SamplerDefaults(**process["sampler"])}),
+            budget=Budget(**budget),
+            **{**stored, "betas": tuple(stored["betas"]), "emas": tuple(stored["emas"])},
+        )
+    except FileNotFoundError as error:
+        raise SnowmeltError(f"{path} does not exist.", "Expected a run folder written by `snowmelt train`.") from error
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise SnowmeltError(f"{path} is not a run's config: {error}.") from error
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists: YAML has no tuples that are safe to read back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,59 @@
+"""Which of how many processes this one is, and what they tell each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place: rank 0 ... size - 1, and its rank on its own machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def agree(self, numbers: list[float], device: torch.device) -> list[float]:
+        """Rank 0's numbers, on every rank: the clock and the user's signals are one process's to read."""
+        if self.size == 1:
+            return numbers
+        shared = torch.tensor(numbers, dtype=torch.float64).to(device if device.type == "cuda" else "cpu")
+        distributed.broadcast(shared, src=0)
+        result: list[float] = shared.tolist()
+        return result
+
+    def sum(self, tensor: Tensor) -> None:
+        """Add up a tensor over all ranks, in place."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def joined_world() -> Iterator[World]:
+    """The processes that `torchrun` or `accelerate launch` started; a world of one where neither did."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield World()
+        return
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, timeout=timedelta(hours=2))
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,152 @@
+"""What learns: the network, its averages, the objective and the optimiser; and one step of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
+
+from snowmelt.base.device import PRECISIONS
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.model.bundle import ImageSpec
+from snowmelt.model.denoiser import NetworkDenoiser
+from snowmelt.model.networks import build, config_from_dict, prepare
+from snowmelt.model.tensors import load_into
+from snowmelt.process.schedule import Schedule
+from snowmelt.training import randomness
+from snowmelt.training.batches import Batch
+from snowmelt.training.config import TrainConfig
+from snowmelt.training.distributed import World
+from snowmelt.training.ema import Average, parse_profile
+from snowmelt.training.metrics import Meters
+from snowmelt.training.objective import Objective
+from snowmelt.training.optimizer import Optimizer
+
+
+class Learner:
+    """All tensors that training changes.
+
+    config  the resolved run
+    images  what the network makes
+    device  where this process trains
+    world   its place among the processes
+    """
+
+    def __init__(self, config: TrainConfig, images: ImageSpec, device: torch.device, world: World) -> None:
+        self.config, self.device, self.world = config, device, world
+        process = config.process
+        schedule = Schedule(process.schedule, process.noise_levels, process.zero_snr)
+        torch.manual_seed(randomness.derived_seed(config.seed, randomness.INITIAL, 0))
+        self.network = prepare(build(config_from_dict(config.network)), device)
+        # A second network of the same shape, into which averaged weights are put when they are to be used.
+        self._shadow = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.denoiser = NetworkDenoiser(
+            self.network,
+            schedule,
+            process.prediction,
+            process.clock,
+            process.learned_variance,
+            PRECISIONS[config.precision],
+        )
+        self.objective = Objective(self.denoiser, config.loss, process.weight).to(device)
+        self._parallel = _parallel(self.objective, device, world)
+        self.optimizer = Optimizer(
+            self.objective.named_parameters(),
+            config.betas,
+            weight_decay=config.weight_decay,
+            clip=config.clip,
+            scaled=config.precision == "fp16",
+        )
+        self.averages = [
+            Average(parse_profile(text, config.batch), self.network.named_parameters()) for text in config.emas
+        ]
+        self.meters = Meters(device)
+        self.flop_per_image = self._count_flop(images)
+
+    def step(self, batch: Batch, lr: float, step: int, images: int) -> None:
+        """One optimiser step on this process's share of the batch of `step`, which makes `images` seen in all."""
+        config = self.config
+        self.network.train()
+        if config.network["dropout"] > 0:
+            key = step * self.world.size + self.world.rank
+            torch.manual_seed(randomness.derived_seed(config.seed, randomness.NETWORK, key))
+        parts = list(batch.split(config.micro_batch))
+        for number, part in enumerate(parts):
+            with self._reducing(last=number == len(parts) - 1):
+                loss, plain = self._parallel(part.x_0, part.noise, part.log_snr, part.cond)
+                self.optimizer.backward(loss.sum() / len(batch.x_0))
+            self.meters.add_losses(plain, part.quarter)
+        self.meters.add_step(*self.optimizer.step(lr))
+        weights = list(self.network.named_parameters())
+        for average in self.averages:
+            average.update(weights, config.batch, images)
+
+    def averaged(self) -> nn.Module:
+        """A network with the averaged weights, in evaluation mode; the next call changes it."""
+        weights = {**self.network.state_dict(), **self.averages[0].weights}
+        load_into(self._shadow.state_dict(), weights, "the average")
+        return self._shadow
+
+    @torch.no_grad()
+    def loss_of_average(self, batch: Batch) -> float:
+        """The averaged weights' mean loss on a batch."""
+        judge = Objective(replace(self.denoiser, network=self.averaged()), self.config.loss, self.objective.weight).to(
+            self.device
+        )
+        parts = batch.split(self.config.micro_batch)
+        losses = [judge(part.x_0, part.noise, part.log_snr, part.cond)[1] for part in parts]
+        return float(torch.cat(losses).mean())
+
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(torch.isfinite(weight).all()) for weight in self.network.parameters())
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that a checkpoint must hold, in named groups."""
+        averages = {f"ema_{number}": average.weights for number, average in enumerate(self.averages)}
+        return {
+            "raw": self.objective.state_dict(),
+            **averages,
+            "optimizer": self.optimizer.state(),
+            "meters": self.meters.state(),
+        }
+
+    def load_state(self, state: dict[str, dict[str, Tensor]], where: str) -> None:
+        """The inverse of `state`; what does not fit is an error that names `where` it came from."""
+        try:
+            load_into(self.objective.state_dict(), state["raw"], where)
+            for number, average in enumerate(self.averages):
+                load_into(average.weights, state[f"ema_{number}"], where)
+            self.optimizer.load_state(state["optimizer"])
+            self.meters.load_state(state["meters"])
+        except KeyError as error:
+            raise SnowmeltError(f"{where} lacks {error}.") from error
+
+    def _count_flop(self, images: ImageSpec) -> float:
+        """Floating-point operations of training on one image: three forward passes' worth (Hoffmann et al. 2022)."""
+        x = torch.zeros(1, *images.shape, device=self.device)
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            self._shadow(x, torch.zeros(1, device=self.device), None)
+        return 3.0 * counter.get_total_flops()
+
+    @contextmanager
+    def _reducing(self, last: bool) -> Iterator[None]:
+        """Gradients are averaged over the ranks once a step, with the last micro-batch."""
+        if isinstance(self._parallel, DistributedDataParallel) and not last:
+            with self._parallel.no_sync():
+                yield
+        else:
+            yield
+
+
+def _parallel(objective: nn.Module, device: torch.device, world: World) -> nn.Module:
+    if world.size == 1:
+        return objective
+    return DistributedDataParallel(objective, device_ids=[device.index] if device.type == "cuda" else None)

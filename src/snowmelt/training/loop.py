@@ -1,0 +1,232 @@
+"""The training loop: when to step, when to write, when to stop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.pipeline import Data
+from snowmelt.model.bundle import ImageSpec
+from snowmelt.training import checkpoint
+from snowmelt.training.batches import Batches
+from snowmelt.training.budget import Clock, Plan
+from snowmelt.training.checkpoint import Position
+from snowmelt.training.config import TrainConfig
+from snowmelt.training.distributed import World
+from snowmelt.training.learner import Learner
+from snowmelt.training.preview import is_due
+from snowmelt.training.progress import Reporter, Standing
+from snowmelt.training.records import Records
+
+# After this many steps in a row without a finite gradient, going on is hopeless.
+MOST_SKIPPED = 20
+# How often the ranks of a distributed run agree on the clock and on signals, in steps.
+AGREE_EVERY = 10
+
+
+class Trainer:
+    """A run while it trains.
+
+    config  the resolved run
+    data    its images
+    run     its folder
+    device  where this process trains
+    world   its place among the processes
+    """
+
+    def __init__(
+        self, config: TrainConfig, data: Data, run: Path, device: torch.device, world: World, reporter: Reporter
+    ) -> None:
+        self.config, self.data, self.run, self.world, self.reporter = config, data, run, world, reporter
+        self.device = device
+        channels, height, width = data.images.shape[1:]
+        images = ImageSpec(channels, height, width, data.value_range, data.class_names)
+        self.learner = Learner(config, images, device, world)
+        self.batches = Batches(config, data, self.learner.denoiser.schedule, device, world)
+        self.records = Records(run, config, images, self.learner, self.batches, reporter)
+        self.position = Position()
+        total = config.budget.fixed_images(config.batch)
+        self.plan = Plan(math.inf if total is None else float(total), config.warmup, config.decay)
+        self._loss: float | None = None
+        self._rate: float | None = None
+
+    def create_run(self) -> None:
+        """Make the run's folder; it must not exist."""
+        self.records.create(self.data, self.position)
+
+    def restore(self) -> None:
+        """Take the run up at its newest whole checkpoint."""
+        position, state, remarks = checkpoint.load_latest(self.run)
+        for remark in remarks:
+            self.reporter.note(remark)
+        self.learner.load_state(state, str(checkpoint.folder_of(self.run, position.step)))
+        self.position = position
+        if position.revisions and math.isinf(self.plan.total):
+            self.plan = self.plan.revised(position.revisions[-1][1])
+        if self.world.leads:
+            self.records.cut_back(position)
+        kept = "weights, EMA, optimiser, learning rate and data position"
+        self.reporter.note(f"Resumed at step {position.step:,} ({position.images:,} images): {kept}.")
+
+    def train(self) -> None:
+        """Train until the budget is spent or the user stops it; then write the last checkpoint and the model."""
+        position, config = self.position, self.config
+        clock = None if config.budget.minutes is None else Clock(config.budget.minutes)
+        began, before = time.monotonic(), position.elapsed
+        saved, revised = position.elapsed, -math.inf
+        saved_step = position.step
+        row_start = (position.elapsed, position.images)
+        with _signals() as asked_to_stop:
+            while True:
+                position.elapsed = before + time.monotonic() - began
+                if clock is not None:
+                    clock.reserve = sum(self.records.seconds.values())
+                    if self._agreeing() and clock.due(position.elapsed, revised) and self._revise(clock):
+                        revised = position.elapsed
+                if self._is_over(clock, asked_to_stop):
+                    break
+                self._step()
+                if position.step % config.log_every == 0:
+                    seconds, images = position.elapsed - row_start[0], position.images - row_start[1]
+                    self._write_row(images / seconds if seconds > 0 else None)
+                    row_start = (position.elapsed, position.images)
+                if self.world.leads:
+                    self.reporter.show(self._standing(clock))
+                    if is_due(position.step):
+                        self.records.preview(position)
+                if self._agreed(position.elapsed - saved >= 60 * config.checkpoint_minutes):
+                    self._save()
+                    saved, saved_step = position.elapsed, position.step
+            if self.world.leads and position.step > 0:
+                self.records.preview(position)
+            position.elapsed = before + time.monotonic() - began
+            if position.step != saved_step:
+                self._save()
+            if self.world.leads:
+                self.reporter.show(self._standing(clock), last=True)
+
+    def measure_rate(self, seconds: float = 5.0) -> float:
+        """Images a second, over real steps from here; the trainer is not for training after this."""
+        self._step()
+        began, images = time.monotonic(), self.position.images
+        while time.monotonic() - began < seconds:
+            self._step()
+            _ = self.learner.meters.skipped_in_row  # waits for the device
+        return (self.position.images - images) / (time.monotonic() - began)
+
+    def _step(self) -> None:
+        position, batch = self.position, self.config.batch
+        lr = self.config.lr * self.plan.factor(position.images)
+        self.learner.step(self.batches.draw(position.step), lr, position.step, position.images + batch)
+        position.step += 1
+        position.images += batch
+        # Reading the count waits for the device, so a GPU is asked only now and then.
+        asking = self.device.type == "cpu" or position.step % MOST_SKIPPED == 0
+        if asking and self.learner.meters.skipped_in_row >= MOST_SKIPPED:
+            self._give_up(f"The gradient has not been finite for {MOST_SKIPPED} steps in a row")
+
+    def _revise(self, clock: Clock) -> bool:
+        """Plan the rest by what the clock has measured, and write it down; whether there was something to plan by."""
+        position = self.position
+        measured = clock.revise(position.elapsed, position.images, self.config.batch)
+        (total,) = self.world.agree([-1.0 if measured is None else measured], self.device)
+        if total < 0:
+            return False
+        if total != self.plan.total:
+            self.plan = self.plan.revised(total)
+            position.revisions.append((position.step, total))
+            if self.world.leads:
+                self.records.row({"step": position.step, "planned_images": total})
+        return True
+
+    def _is_over(self, clock: Clock | None, asked_to_stop: threading.Event) -> bool:
+        if self.position.images >= self.plan.total:
+            return True
+        asked = asked_to_stop.is_set()
+        stop = self._agreed(asked or (clock is not None and clock.left(self.position.elapsed) <= 0))
+        if stop and asked:
+            self.reporter.note("Stopping as asked; saving a checkpoint first (once more to stop at once).")
+        return stop
+
+    def _agreeing(self) -> bool:
+        return self.world.size == 1 or self.position.step % AGREE_EVERY == 0
+
+    def _agreed(self, wish: bool) -> bool:
+        """Whether the leading process wishes it; between the steps at which ranks talk, no."""
+        return self._agreeing() and bool(self.world.agree([float(wish)], self.device)[0])
+
+    def _save(self) -> None:
+        """Write everything, unless the weights are no numbers any more."""
+        if not self.learner.is_finite():
+            self._give_up("The weights are not finite")
+        if self.world.leads:
+            self.records.save(self.position)
+        self.world.wait()
+
+    def _write_row(self, rate: float | None) -> None:
+        position, learner = self.position, self.learner
+        losses, skipped = learner.meters.read()
+        position.skipped += skipped
+        self._loss, self._rate = losses["loss"], rate
+        row: dict[str, Any] = {
+            "step": position.step,
+            "images": position.images,
+            "epoch": round(position.images / len(self.data.images), 4),
+            **losses,
+            "lr": self.config.lr * self.plan.factor(position.images - self.config.batch),
+            "images_per_second": rate,
+            "flop_per_second": None if rate is None else rate * learner.flop_per_image,
+            "skipped": position.skipped,
+            "elapsed": round(position.elapsed, 3),
+        }
+        if self.world.leads:
+            self.records.row(row)
+
+    def _standing(self, clock: Clock | None) -> Standing:
+        position = self.position
+        left: float | None
+        if clock is not None:
+            left, part = max(0.0, clock.left(position.elapsed)), min(1.0, position.elapsed / clock.seconds)
+        else:
+            left = (self.plan.total - position.images) / self._rate if self._rate else None
+            part = min(1.0, position.images / self.plan.total)
+        return Standing(position.step, position.images, part, self._loss, self._rate, left)
+
+    def _give_up(self, what: str) -> None:
+        precision = " --precision bf16" if self.config.precision == "fp16" else ""
+        raise SnowmeltError(
+            f"{what}, up to step {self.position.step:,}. "
+            f"The last good checkpoint, of step {self.records.last_good_step():,}, is untouched.",
+            f"Start again with a smaller learning rate, as in --lr {self.config.lr / 4:g}{precision}.",
+        )
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second one interrupts at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    previous = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for name, handler in previous.items():
+            signal.signal(name, handler)

@@ -1,0 +1,147 @@
+"""The training loss: a distance in the network's own space, times a weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.registry import Registry
+from snowmelt.model.condition import Condition
+from snowmelt.model.denoiser import NetworkDenoiser, estimate, target
+from snowmelt.model.prediction import previous
+from snowmelt.process.gaussian import decoder_nll, kl_divergence, posterior_coefficients
+from snowmelt.process.level import Level, broadcast
+from snowmelt.process.schedule import Schedule
+from snowmelt.training.weight import in_network_space, parse_weight
+
+distances: Registry[Callable[[Tensor, Tensor], Tensor]] = Registry("loss")
+
+# The variational term's share in iDDPM's hybrid loss (Nichol & Dhariwal 2021, eq. 16).
+HYBRID = 0.001
+
+
+@distances.register("l2", "squared difference: its optimum is the mean", "Ho et al. 2020")
+def l2(output: Tensor, wanted: Tensor) -> Tensor:
+    """(output - wanted)^2, elementwise."""
+    return (output - wanted) ** 2
+
+
+@distances.register("l1", "absolute difference: its optimum is the median", "Saharia et al. 2021 (SR3)")
+def l1(output: Tensor, wanted: Tensor) -> Tensor:
+    """|output - wanted|, elementwise."""
+    return (output - wanted).abs()
+
+
+@distances.register("huber", "quadratic below 1, linear above", "Huber 1964")
+def huber(output: Tensor, wanted: Tensor) -> Tensor:
+    """Huber's loss with delta = 1, elementwise."""
+    return functional.huber_loss(output, wanted, reduction="none")
+
+
+class Uncertainty(nn.Module):
+    """u(level) of exp(-u) loss + u: learns each level's log-loss, so that all levels pull alike (EDM2, 2024)."""
+
+    def __init__(self, features: int = 64) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.frequencies = nn.Buffer(torch.randn(features, generator=generator))
+        self.phases = nn.Buffer(torch.rand(features, generator=generator))
+        self.linear = nn.Linear(features, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, log_ratio: Tensor) -> Tensor:
+        """log(sigma/alpha) [B] float32 -> u [B]."""
+        waves = torch.cos(2 * torch.pi * (log_ratio[:, None] * self.frequencies / 4 + self.phases))
+        return self.linear(waves * 2**0.5).squeeze(1)  # type: ignore[no-any-return]
+
+
+class Objective(nn.Module):
+    """One loss a sample, for a network that is being trained; as a module, so that data parallelism can wrap it.
+
+    denoiser  the network with its rule
+    loss      a name in `distances`
+    weight    a name in `weights`, or with `+learned` an uncertainty on top
+    """
+
+    def __init__(self, denoiser: NetworkDenoiser, loss: str = "l2", weight: str = "simple") -> None:
+        super().__init__()
+        self.network = denoiser.network
+        self.denoiser = denoiser
+        self.distance = distances.get(loss)
+        self.weight, learned = parse_weight(weight)
+        self.uncertainty = Uncertainty() if learned else None
+        if self.weight == "vlb" and loss != "l2":
+            raise SnowmeltError("Weight 'vlb' is a likelihood: it goes with --loss l2.")
+        # A wrong combination is told before training begins.
+        probe = denoiser.schedule.level(denoiser.schedule.t_max / 2)
+        in_network_space(self.weight, probe, denoiser.schedule, denoiser.rule(probe))
+
+    def forward(
+        self, x_0: Tensor, noise: Tensor, log_snr: Tensor, cond: Condition | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(loss to minimise, plain weighted loss to report), [B] each, for x_0 [B, C, H, W] at log-SNRs [B] float64."""
+        schedule = self.denoiser.schedule
+        level = schedule.at_log_snr(log_snr)
+        x_t = broadcast(level.alpha, x_0) * x_0 + broadcast(level.sigma, x_0) * noise
+        F, rule = self.denoiser.output(x_t, level, cond)
+        prediction, fraction = self.denoiser.split(F)
+        weight = in_network_space(self.weight, level, schedule, rule)
+        error = self.distance(prediction, target(x_0, noise, rule)).flatten(1).mean(1)
+        loss = weight.nan_to_num(posinf=0.0).to(x_0.device, torch.float32) * error
+        D = estimate(x_t, prediction, rule)
+        if self.weight == "vlb":
+            log_std = 0.5 * _log_variance_bounds(level, schedule)[1]
+            loss = torch.where(_is_first(level, schedule, x_0), _decoder(x_0, D, broadcast(log_std, x_0)), loss)
+        if fraction is not None:
+            loss = loss + (HYBRID * schedule.t_max / 1000) * _variance_bound(
+                x_0, x_t, D.detach(), fraction, level, schedule
+            )
+        if self.uncertainty is None:
+            return loss, loss.detach()
+        u = self.uncertainty((-level.log_snr / 2).to(x_0.device, torch.float32))
+        return loss * torch.exp(-u) + u, loss.detach()
+
+
+def _is_first(level: Level, schedule: Schedule, like: Tensor) -> Tensor:
+    """[B] bool: whether the step from this level ends at the clean image."""
+    return (schedule.time(level.log_snr) <= 1).to(like.device)
+
+
+def _decoder(x_0: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """-log p(x_0 | x_1) in nats a dimension, [B]."""
+    nll: Tensor = decoder_nll(x_0, mean, log_std.expand_as(x_0)) / x_0[0].numel()
+    return nll
+
+
+def _log_variance_bounds(level: Level, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """(log of the posterior's variance, log of the forward step's), [B] float64.
+
+    The posterior's variance is zero at t = 1; as in iDDPM's code, that of t = 2 stands in for it.
+    """
+    before = previous(level, schedule)
+    small = posterior_coefficients(before, level)[2]
+    second = schedule.level(min(2.0, schedule.t_max))
+    floor = posterior_coefficients(previous(second, schedule), second)[2]
+    large = level.sigma**2 - (level.alpha / before.alpha * before.sigma) ** 2
+    return torch.where(small > 0, small, floor).log(), large.log()
+
+
+def _variance_bound(x_0: Tensor, x_t: Tensor, D: Tensor, fraction: Tensor, level: Level, schedule: Schedule) -> Tensor:
+    """L_t of the variational bound as a function of the variance alone, in bits a dimension, [B].
+
+    Nichol & Dhariwal 2021, section 3.1: log-variance = (1 - f) log small + f log large, the mean held fixed.
+    """
+    before = previous(level, schedule)
+    on_x_t, on_x_0, variance = (broadcast(c, x_0) for c in posterior_coefficients(before, level))
+    low, high = (broadcast(bound, x_0) for bound in _log_variance_bounds(level, schedule))
+    log_variance = low + fraction * (high - low)
+    known, estimated = on_x_t * x_t + on_x_0 * x_0, on_x_t * x_t + on_x_0 * D
+    divergence = kl_divergence(known, variance.clamp(min=1e-30).log(), estimated, log_variance).flatten(1).mean(1)
+    nats = torch.where(_is_first(level, schedule, x_0), _decoder(x_0, D, 0.5 * log_variance), divergence)
+    return nats / math.log(2)

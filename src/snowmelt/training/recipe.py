@@ -1,0 +1,164 @@
+"""What to train with when the user does not say: whole recipes by name, and what fits each prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snowmelt.base.registry import Registry
+from snowmelt.model.bundle import SamplerDefaults
+
+
+@dataclass(frozen=True)
+class Process:
+    """How noise is added, what is predicted, and what the loss is.
+
+    schedule, noise_levels, zero_snr   see process.schedule; noise_levels None is continuous
+    weight, density, density_options   see training.weight and training.density
+    """
+
+    prediction: str
+    schedule: str
+    noise_levels: int | None
+    weight: str
+    density: str
+    density_options: dict[str, float]
+    sampler: SamplerDefaults
+    zero_snr: bool = False
+    learned_variance: bool = False
+    clock: str | None = None
+
+
+_EULER_LIKE = SamplerDefaults("dpmpp-2m", 20, "karras")
+
+# What each prediction's own paper trains with.
+PROCESSES: dict[str, Process] = {
+    "eps": Process("eps", "linear", 1000, "simple", "uniform", {}, SamplerDefaults("ddim", 50, clip="clamp")),
+    "mean": Process(
+        "mean", "linear", 1000, "posterior-mean", "uniform", {}, SamplerDefaults("ddpm", 1000, clip="clamp")
+    ),
+    "x0": Process("x0", "cosine", 1000, "min-snr", "uniform", {}, SamplerDefaults("ddim", 50, clip="clamp")),
+    "v": Process("v", "cosine", 1000, "simple", "uniform", {}, SamplerDefaults("ddim", 50, clip="clamp")),
+    "flow": Process("flow", "flow", None, "simple", "lognormal", {"mean": 0.0, "std": 1.0}, _EULER_LIKE),
+    "edm": Process("edm", "edm", None, "edm", "lognormal", {"mean": -1.2, "std": 1.2}, _EULER_LIKE),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole way to train.
+
+    network        a name in model.networks.presets
+    process        the prediction, schedule and loss
+    batch, lr      global batch, and the learning rate after warm-up
+    warmup         images of linear warm-up
+    decay          the last part of the run over which the rate falls to zero
+    emas           two averages, see training.ema.parse_profile; the first is the model's
+    dropout        None leaves the network preset's
+    flip           mirror images at random; None decides by the data
+    stratified     spread a batch's noise levels evenly
+    """
+
+    network: str
+    process: Process
+    batch: int = 64
+    lr: float = 1e-3
+    warmup: int = 10_000
+    decay: float = 0.3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    clip: float | None = 1.0
+    emas: tuple[str, ...] = ("power:0.05", "power:0.10")
+    dropout: float | None = None
+    flip: bool | None = None
+    stratified: bool = True
+
+
+recipes: Registry[Recipe] = Registry("preset")
+
+recipes.register("tiny", "a small U-Net for images up to 16 pixels")(Recipe("tiny", PROCESSES["edm"], warmup=5_000))
+recipes.register("fast", "a U-Net that computes nothing at full resolution: for CPUs, up to 64 pixels")(
+    Recipe("fast", PROCESSES["edm"])
+)
+recipes.register("small", "a U-Net for 32 to 64 pixels on a GPU")(Recipe("small", PROCESSES["edm"], batch=128))
+recipes.register("dit-s", "a small transformer", "Peebles & Xie 2023")(
+    Recipe("dit-s", PROCESSES["edm"], batch=128, lr=3e-4)
+)
+recipes.register("ddpm-cifar10", "Ho et al.'s published system for CIFAR-10", "Ho et al. 2020, appendix B")(
+    Recipe(
+        "ddpm-cifar10",
+        Process(
+            "eps",
+            "linear",
+            1000,
+            "simple",
+            "uniform",
+            {},
+            SamplerDefaults("ddpm", 1000, "trailing", {"variance": "large"}, "clamp"),
+        ),
+        batch=128,
+        lr=2e-4,
+        warmup=5_000 * 128,
+        decay=0.0,
+        betas=(0.9, 0.999),
+        emas=("decay:0.9999", "power:0.10"),
+        flip=True,
+        stratified=False,
+    )
+)
+recipes.register("iddpm-cifar10", "Nichol & Dhariwal's hybrid loss with learned variance", "Nichol & Dhariwal 2021")(
+    Recipe(
+        "iddpm-cifar10",
+        Process(
+            "eps",
+            "cosine",
+            4000,
+            "simple",
+            "uniform",
+            {},
+            SamplerDefaults("ddpm", 4000, "trailing", {"variance": "learned"}, "clamp"),
+            learned_variance=True,
+            clock="rescaled-index",
+        ),
+        batch=128,
+        lr=1e-4,
+        warmup=0,
+        decay=0.0,
+        betas=(0.9, 0.999),
+        clip=None,
+        emas=("decay:0.9999", "power:0.10"),
+        flip=False,
+        stratified=False,
+    )
+)
+recipes.register(
+    "edm-cifar10", "Karras et al.'s DDPM++ for CIFAR-10, without its augmentation", "Karras et al. 2022, table 7"
+)(
+    Recipe(
+        "edm-cifar10",
+        Process(
+            "edm",
+            "edm",
+            None,
+            "edm",
+            "lognormal",
+            {"mean": -1.2, "std": 1.2},
+            SamplerDefaults("heun", 18, "karras"),
+        ),
+        batch=512,
+        lr=1e-3,
+        warmup=10_000_000,
+        decay=0.0,
+        betas=(0.9, 0.999),
+        clip=None,
+        emas=("500k", "power:0.10"),
+        flip=True,
+        stratified=False,
+    )
+)
+
+
+def preset_for(pixels: int, on_gpu: bool) -> str:
+    """The preset for images whose longer side has this many pixels."""
+    if pixels <= 16:
+        return "tiny"
+    return "small" if on_gpu else "fast"

@@ -1,0 +1,106 @@
+"""What a run writes: its folder, checkpoints, models, previews and metrics."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from snowmelt.base.files import TEMPORARY, atomic_folder
+from snowmelt.data.pipeline import Data
+from snowmelt.data.preview import data_preview
+from snowmelt.model.bundle import ImageSpec, ModelConfig, save_model
+from snowmelt.model.networks import config_from_dict
+from snowmelt.training import checkpoint
+from snowmelt.training.batches import Batches
+from snowmelt.training.checkpoint import Position
+from snowmelt.training.config import TrainConfig, save_config
+from snowmelt.training.learner import Learner
+from snowmelt.training.metrics import MetricsFile
+from snowmelt.training.preview import draw_preview
+from snowmelt.training.progress import Reporter
+from snowmelt.training.run import CONFIG, LOG, METRICS, replace_folder
+
+HELD_OUT_IMAGES = 256
+
+
+class Records:
+    """The writing half of a run; only the leading process has one that writes.
+
+    seconds  how long the last save, preview and held-out loss took: what must fit in at the end of a timed run
+    """
+
+    def __init__(
+        self, run: Path, config: TrainConfig, images: ImageSpec, learner: Learner, batches: Batches, reporter: Reporter
+    ) -> None:
+        self.run, self.config, self.images = run, config, images
+        self.learner, self.batches, self.reporter = learner, batches, reporter
+        self.seconds = {"save": 0.0, "preview": 0.0, "held out": 0.0}
+        self._metrics = MetricsFile(run / METRICS)
+
+    def create(self, data: Data, position: Position) -> None:
+        """Make the run's folder, which appears whole and already holds the checkpoint of step 0."""
+        with atomic_folder(self.run) as folder:
+            save_config(self.config, folder / CONFIG)
+            data_preview(data, folder / "data_preview.png")
+            (folder / "previews").mkdir()
+            (folder / METRICS).touch()
+            (folder / LOG).touch()
+            start = time.monotonic()
+            checkpoint.save_checkpoint(checkpoint.folder_of(folder, 0), position, self.learner.state())
+            self._save_model(folder / "model", position)
+            self.seconds["save"] = time.monotonic() - start
+
+    def cut_back(self, position: Position) -> None:
+        """Remove what a killed process wrote after the checkpoint it is resumed from."""
+        checkpoint.remove_leftovers(self.run)
+        self._metrics.cut_back(position.step)
+
+    def save(self, position: Position) -> None:
+        """Write a checkpoint and the model of this moment, and judge it on held-out images."""
+        start = time.monotonic()
+        folder = checkpoint.folder_of(self.run, position.step)
+        checkpoint.save_checkpoint(folder, position, self.learner.state())
+        checkpoint.discard_old(self.run, self.config.keep)
+        temporary = self.run / f"{TEMPORARY}model"
+        self._save_model(temporary, position)
+        replace_folder(temporary, self.run / "model")
+        self.seconds["save"] = time.monotonic() - start
+        start = time.monotonic()
+        batch = self.batches.held_out(HELD_OUT_IMAGES)
+        if batch is not None:
+            self.row({"step": position.step, "held_out_loss": self.learner.loss_of_average(batch)})
+        self.seconds["held out"] = time.monotonic() - start
+
+    def preview(self, position: Position) -> None:
+        """Draw the preview of this step."""
+        start = time.monotonic()
+        path = self.run / "previews" / f"step_{position.step:08d}.png"
+        networks = [self.learner.network, self.learner.averaged()]
+        draw_preview(path, self.learner.denoiser, networks, self.images, self.config.process.sampler)
+        self.seconds["preview"] = time.monotonic() - start
+
+    def row(self, row: dict[str, Any]) -> None:
+        """Write a row of metrics.jsonl, and pass it on."""
+        self._metrics.append(row)
+        self.reporter.row(row)
+
+    def last_good_step(self) -> int:
+        """The step of the newest checkpoint."""
+        return max(int(folder.name.removeprefix("step_")) for folder in (self.run / "checkpoints").glob("step_*"))
+
+    def _save_model(self, folder: Path, position: Position) -> None:
+        learner, config = self.learner, self.config
+        about = ModelConfig(
+            config_from_dict(config.network), learner.denoiser.to_config(), self.images, config.process.sampler
+        )
+        known = {
+            "step": position.step,
+            "images": position.images,
+            "data": config.data.source,
+            "preset": config.preset,
+            "ema": learner.averages[0].profile.to_config(),
+        }
+        raw = learner.network.state_dict()
+        with atomic_folder(folder) as temporary:
+            save_model(temporary, about, {"ema": {**raw, **learner.averages[0].weights}, "raw": raw}, known)

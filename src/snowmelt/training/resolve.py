@@ -1,0 +1,185 @@
+"""From what the user said to a complete config: every value left open is filled in here, and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from snowmelt.base.device import choose_precision
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.pipeline import Data
+from snowmelt.model.bundle import SamplerDefaults
+from snowmelt.model.networks import config_to_dict
+from snowmelt.model.networks.presets import presets
+from snowmelt.model.prediction import predictions
+from snowmelt.process.schedule import Schedule
+from snowmelt.process.shapes import shapes
+from snowmelt.training.budget import Budget
+from snowmelt.training.config import DataConfig, TrainConfig
+from snowmelt.training.density import densities
+from snowmelt.training.ema import parse_profile
+from snowmelt.training.objective import distances
+from snowmelt.training.recipe import PROCESSES, Process, Recipe, preset_for, recipes
+from snowmelt.training.weight import parse_weight
+
+DEFAULT_NOISE_LEVELS = 1000
+CONTINUOUS = "continuous"
+DEFAULT_MINUTES = {"cpu": 10.0, "cuda": 60.0, "mps": 30.0}
+MOST_BATCH = 1_000_000
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said about training; None leaves a value to the preset. Names are the command line's."""
+
+    preset: str = "auto"
+    minutes: float | None = None
+    images: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    micro_batch: int | None = None
+    lr: float | None = None
+    warmup: int | None = None
+    decay: float | None = None
+    predict: str | None = None
+    schedule: str | None = None
+    noise_levels: str | None = None
+    zero_snr: bool | None = None
+    learned_variance: bool | None = None
+    loss: str = "l2"
+    weight: str | None = None
+    density: str | None = None
+    dropout: float | None = None
+    label_dropout: float | None = None
+    ema: str | None = None
+    flip: bool | None = None
+    precision: str = "auto"
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_minutes: float = 5.0
+    keep: int = 3
+
+
+def resolve(
+    wishes: Wishes, name: str, data: Data, data_config: DataConfig, device: torch.device, world: int
+) -> TrainConfig:
+    """The complete config of a run on this data and device; contradictions are errors that name the flag."""
+    on_gpu = device.type != "cpu"
+    channels, height, width = data.images.shape[1:]
+    preset = preset_for(max(height, width), on_gpu) if wishes.preset == "auto" else wishes.preset
+    recipe = recipes.get(preset)
+    process = resolve_process(wishes, recipe)
+    distances.entry(wishes.loss)
+    batch = wishes.batch or recipe.batch
+    _check_numbers(wishes, batch, world)
+    classes = 0 if data.class_names is None else len(data.class_names)
+    network = presets.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
+    dropout = recipe.dropout if wishes.dropout is None else wishes.dropout
+    if dropout is not None:
+        network = replace(network, dropout=dropout)
+    emas = recipe.emas if wishes.ema is None else (wishes.ema, recipe.emas[1])
+    for text in emas:
+        parse_profile(text, batch)
+    return TrainConfig(
+        name=name,
+        preset=preset,
+        data=data_config,
+        network=config_to_dict(network),
+        process=process,
+        loss=wishes.loss,
+        batch=batch,
+        micro_batch=min(wishes.micro_batch or batch // world, batch // world),
+        lr=recipe.lr if wishes.lr is None else wishes.lr,
+        warmup=recipe.warmup if wishes.warmup is None else wishes.warmup,
+        decay=recipe.decay if wishes.decay is None else wishes.decay,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        clip=recipe.clip,
+        emas=emas,
+        flip=bool(recipe.flip) if wishes.flip is None else wishes.flip,
+        stratified=recipe.stratified,
+        label_dropout=0.0 if classes == 0 else 0.1 if wishes.label_dropout is None else wishes.label_dropout,
+        precision=choose_precision(wishes.precision, device),
+        seed=wishes.seed,
+        budget=resolve_budget(wishes, device),
+        log_every=wishes.log_every,
+        checkpoint_minutes=wishes.checkpoint_minutes,
+        keep=wishes.keep,
+    )
+
+
+def resolve_budget(wishes: Wishes, device: torch.device) -> Budget:
+    """The budget that was given, or the device's default number of minutes."""
+    if wishes.minutes is None and wishes.images is None and wishes.steps is None:
+        return Budget(minutes=DEFAULT_MINUTES[device.type])
+    return Budget(wishes.minutes, wishes.images, wishes.steps)
+
+
+def resolve_process(wishes: Wishes, recipe: Recipe) -> Process:
+    """The preset's process, unless another prediction or schedule was asked for: then what that one is trained with."""
+    if wishes.predict is not None:
+        predictions.entry(wishes.predict)
+    process = recipe.process
+    if wishes.predict is not None and wishes.predict != process.prediction:
+        process = PROCESSES[wishes.predict]
+    if wishes.schedule is not None and wishes.schedule != process.schedule:
+        discrete = shapes.get(wishes.schedule)().betas is not None
+        levels = DEFAULT_NOISE_LEVELS if discrete else None
+        process = replace(process, schedule=wishes.schedule, noise_levels=levels, clock=None)
+        process = replace(process, sampler=_sampler_for(process))
+    if wishes.noise_levels is not None:
+        process = replace(process, noise_levels=_parse_levels(wishes.noise_levels), clock=None)
+        process = replace(process, sampler=_sampler_for(process))
+    changes: dict[str, Any] = {
+        "zero_snr": wishes.zero_snr,
+        "learned_variance": wishes.learned_variance,
+        "weight": wishes.weight,
+        "density": wishes.density,
+    }
+    process = replace(process, **{key: value for key, value in changes.items() if value is not None})
+    if wishes.density is not None:
+        densities.entry(wishes.density)
+        process = replace(process, density_options={})
+    parse_weight(process.weight)
+    Schedule(process.schedule, process.noise_levels, process.zero_snr)
+    return process
+
+
+def _sampler_for(process: Process) -> SamplerDefaults:
+    """A sampler that suits the schedule."""
+    if process.noise_levels is None:
+        return SamplerDefaults("dpmpp-2m", 20, "karras")
+    if process.prediction == "mean":
+        return SamplerDefaults("ddpm", process.noise_levels, clip="clamp")
+    return SamplerDefaults("ddim", min(50, process.noise_levels), clip="clamp")
+
+
+def _parse_levels(text: str) -> int | None:
+    if text == CONTINUOUS:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise SnowmeltError(f"--noise-levels {text!r} is not understood.", f"Give a number, or '{CONTINUOUS}'.")
+    return int(text)
+
+
+def _check_numbers(wishes: Wishes, batch: int, world: int) -> None:
+    if not 1 <= batch <= MOST_BATCH:
+        raise SnowmeltError(f"--batch {batch} is out of range.", f"Expected 1 to {MOST_BATCH:,}.")
+    if batch % world:
+        raise SnowmeltError(f"--batch {batch} cannot be split over {world} processes evenly.")
+    limits = (
+        ("--micro-batch", wishes.micro_batch, 1, MOST_BATCH),
+        ("--lr", wishes.lr, 0, 10),
+        ("--warmup", wishes.warmup, 0, 1e15),
+        ("--decay", wishes.decay, 0, 1),
+        ("--label-dropout", wishes.label_dropout, 0, 1),
+        ("--seed", wishes.seed, 0, 2**63 - 1),
+        ("--log-every", wishes.log_every, 1, 1e9),
+        ("--checkpoint-minutes", wishes.checkpoint_minutes, 0, 1e9),
+        ("--keep", wishes.keep, 1, 1e6),
+    )
+    for flag, value, low, high in limits:
+        if value is not None and not low <= value <= high:
+            raise SnowmeltError(f"{flag} {value:g} is out of range.", f"Expected {low:g} to {high:g}.")

@@ -1,0 +1,51 @@
+"""A run's folder: how it appears, and how a run is taken up again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import TEMPORARY, disk_errors, sync_folder
+
+CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "log.txt"
+
+
+def require_new(run: Path) -> None:
+    """Refuse a folder that exists: a run is never written over."""
+    if run.exists() or run.is_symlink():
+        what = "already holds a run" if (run / CONFIG).exists() else "already exists"
+        raise SnowmeltError(
+            f"{run} {what}.", f"Go on with it: snowmelt train --resume {run}   Or start another: --out {_next(run)}"
+        )
+
+
+def require_run(run: Path) -> None:
+    """Refuse to resume what is no run."""
+    if not run.is_dir():
+        near = sorted(p.name for p in run.parent.glob("*") if (p / CONFIG).is_file()) if run.parent.is_dir() else []
+        known = f"Runs in {run.parent}: {', '.join(near)}" if near else f"There are no runs in {run.parent}."
+        raise SnowmeltError(f"--resume {run}: there is no such run.", known)
+    if not (run / CONFIG).is_file():
+        raise SnowmeltError(f"--resume {run}: this folder is not a run; it holds no {CONFIG}.")
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Put a finished temporary folder in the place of another; only a kill between two renames leaves neither."""
+    old = place.with_name(f"{TEMPORARY}old-{place.name}")
+    with disk_errors(place):
+        if place.exists():
+            if old.exists():
+                shutil.rmtree(old)
+            place.rename(old)
+        new.rename(place)
+        sync_folder(place.parent)
+        if old.exists():
+            shutil.rmtree(old)
+
+
+def _next(run: Path) -> Path:
+    number = 2
+    while run.with_name(f"{run.name}-{number}").exists():
+        number += 1
+    return run.with_name(f"{run.name}-{number}")
