@@ -90,7 +90,8 @@ def plan_sampling(
     else:
         same = sampler is None or sampler == default.name
         name = sampler or default.name
-        steps = steps or (default.steps if same else min(default.steps, 50))
+        if steps is None:
+            steps = default.steps if same else min(default.steps, 50)
         kept = dict(default.options) if same else {}
         tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, {**kept, **(options or {})})
     denoiser: Denoiser = model.denoiser

@@ -22,12 +22,13 @@ app.command("snowmelt.cli.train:train", name="train", help="Train a model on a f
 app.command("snowmelt.cli.sample:sample", name="sample", help="Draw images from a trained model.")
 app.command("snowmelt.cli.doctor:doctor", name="doctor", help="Show versions, devices and what they can do.")
 
+OWN_FAULT = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run a command and exit: 0 if all went well, 2 if the user can mend what is wrong, 130 if interrupted."""
+    """Run a command and exit: 0 if all went well, 2 if the user can mend what is wrong, 1 if not, 130 if interrupted."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     sys.exit(run([argument for argument in arguments if argument != "--debug"], debug))
@@ -41,21 +42,26 @@ def run(arguments: list[str], debug: bool = False) -> int:
         return _fail(f"{error}\n  `snowmelt {_command(arguments)}--help` lists what there is.", error, debug)
     except SnowmeltError as error:
         return _fail(str(error), error, debug)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has gone; what is still in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _fail(str(error), error, debug)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}\n  This is a fault of snowmelt. Add --debug to see where it lies."
+        return _fail(what, error, debug, OWN_FAULT)
     return 0
 
 
-def _fail(message: str, error: Exception, debug: bool) -> int:
+def _fail(message: str, error: Exception, debug: bool, code: int = USER_ERROR) -> int:
     if debug:
         raise error
     print(f"snowmelt: {message}", file=sys.stderr)
-    return USER_ERROR
+    return code
 
 
 def _command(arguments: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from snowmelt.base.errors import SnowmeltError
@@ -34,12 +35,12 @@ def parse_images(text: str | None) -> int | None:
         raise SnowmeltError(f"--images {text!r} is not a number of images.", "Expected 2M, 500k or 1500.") from error
 
 
-def parse_seeds(seeds: str | None, seed: int, count: int) -> list[int]:
+def parse_seeds(seeds: str | None, seed: int, count: int) -> Sequence[int]:
     """`0-63,100` -> the seeds it names; without it, `count` seeds from `seed` on."""
     if seeds is None:
         if not 0 <= seed < 2**63 - count:
             raise SnowmeltError(f"--seed {seed} is out of range.", "Expected 0 to 2^63 - 1.")
-        return list(range(seed, seed + count))
+        return range(seed, seed + count)
     result: list[int] = []
     for part in seeds.split(","):
         low, dash, high = part.strip().partition("-")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,16 @@ class Position:
     step, images     optimiser steps taken and images seen
     elapsed          seconds of active training, over all resumes
     revisions        [step, total images] of each plan a clock has made
-    skipped          steps left out because their gradient was not finite, and how many of the last in a row
+    planned_minutes  the budget that the last of these was made for
+    skipped          steps left out because their gradient was not finite
     """
 
     step: int = 0
     images: int = 0
     elapsed: float = 0.0
     revisions: list[tuple[int, float]] = field(default_factory=list)
+    planned_minutes: float | None = None
     skipped: int = 0
-    skipped_in_row: int = 0
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -49,22 +52,24 @@ def save_checkpoint(folder: Path, position: Position, tensors: Mapping[str, Mapp
     with atomic_folder(folder) as temporary:
         hashes = {name: save_tensors(temporary / f"{name}.safetensors", group) for name, group in tensors.items()}
         state = {"format_version": FORMAT_VERSION, "position": asdict(position), "files": hashes}
-        write_json(temporary / STATE, state)
+        write_json(temporary / STATE, {**state, "digest": _digest(state)})
 
 
 def load_checkpoint(folder: Path) -> tuple[Position, dict[str, dict[str, Tensor]]]:
     """Read a checkpoint and verify every byte of it."""
     state: dict[str, Any] = read_json(folder / STATE)
-    if state.get("format_version") != FORMAT_VERSION:
-        raise SnowmeltError(
-            f"{folder} is of checkpoint format {state.get('format_version')}; this version reads {FORMAT_VERSION}."
-        )
     try:
+        if state["format_version"] != FORMAT_VERSION:
+            raise SnowmeltError(
+                f"{folder} is of checkpoint format {state['format_version']}; this version reads {FORMAT_VERSION}."
+            )
+        if state.pop("digest") != _digest(state):
+            raise SnowmeltError(f"{folder / STATE} is damaged: its digest differs.")
         position = Position(**state["position"])
+        position.revisions = [(int(step), float(total)) for step, total in position.revisions]
         files = dict(state["files"])
-    except (KeyError, TypeError) as error:
-        raise SnowmeltError(f"{folder / STATE} is not a checkpoint's state: {error}.") from error
-    position.revisions = [(int(step), float(total)) for step, total in position.revisions]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SnowmeltError(f"{folder / STATE} is not a checkpoint's state: {type(error).__name__} {error}.") from error
     return position, {name: load_tensors(folder / f"{name}.safetensors", digest) for name, digest in files.items()}
 
 
@@ -90,6 +95,21 @@ def discard_old(run: Path, keep: int) -> None:
         doomed = folder.with_name(TEMPORARY + folder.name)
         folder.rename(doomed)
         shutil.rmtree(doomed)
+
+
+def set_aside(run: Path, step: int) -> None:
+    """Rename the checkpoints after `step`, which are broken: they must not count among those that are kept."""
+    for folder in (run / "checkpoints").glob("step_*"):
+        if folder > folder_of(run, step):
+            aside = folder.with_name(f"broken_{folder.name}")
+            if aside.exists():
+                shutil.rmtree(aside)
+            folder.rename(aside)
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values: tells a number that was altered on the disk."""
+    return sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def remove_leftovers(run: Path) -> None:

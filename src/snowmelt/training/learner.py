@@ -55,7 +55,7 @@ class Learner:
             PRECISIONS[config.precision],
         )
         self.objective = Objective(self.denoiser, config.loss, process.weight).to(device)
-        self._parallel = _parallel(self.objective, device, world)
+        self._parallel = _parallel(self.objective, world)
         self.optimizer = Optimizer(
             self.objective.named_parameters(),
             config.betas,
@@ -124,7 +124,7 @@ class Learner:
             for number, average in enumerate(self.averages):
                 load_into(average.weights, state[f"ema_{number}"], where)
             self.optimizer.load_state(state["optimizer"])
-            self.meters.load_state(state["meters"])
+            self.meters.load_state(state["meters"], self.world)
         except KeyError as error:
             raise SnowmeltError(f"{where} lacks {error}.") from error
 
@@ -146,7 +146,8 @@ class Learner:
             yield
 
 
-def _parallel(objective: nn.Module, device: torch.device, world: World) -> nn.Module:
+def _parallel(objective: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return objective
-    return DistributedDataParallel(objective, device_ids=[device.index] if device.type == "cuda" else None)
+    # Without device_ids inputs stay where they are: noise levels belong to the host.
+    return DistributedDataParallel(objective)

@@ -71,7 +71,8 @@ class Trainer:
             self.reporter.note(remark)
         self.learner.load_state(state, str(checkpoint.folder_of(self.run, position.step)))
         self.position = position
-        if position.revisions and math.isinf(self.plan.total):
+        # A plan holds for the budget it was made for; with another one the clock makes a new plan.
+        if position.revisions and position.planned_minutes == self.config.budget.minutes:
             self.plan = self.plan.revised(position.revisions[-1][1])
         if self.world.leads:
             self.records.cut_back(position)
@@ -142,12 +143,19 @@ class Trainer:
         (total,) = self.world.agree([-1.0 if measured is None else measured], self.device)
         if total < 0:
             return False
-        if total != self.plan.total:
-            self.plan = self.plan.revised(total)
-            position.revisions.append((position.step, total))
-            if self.world.leads:
-                self.records.row({"step": position.step, "planned_images": total})
+        self._plan_to_end_at(total)
         return True
+
+    def _plan_to_end_at(self, total: float) -> None:
+        """Plan for this many images, and write the plan down."""
+        if total == self.plan.total:
+            return
+        position = self.position
+        self.plan = self.plan.revised(total)
+        position.revisions.append((position.step, total))
+        position.planned_minutes = self.config.budget.minutes
+        if self.world.leads:
+            self.records.row({"step": position.step, "planned_images": total})
 
     def _is_over(self, clock: Clock | None, asked_to_stop: threading.Event) -> bool:
         if self.position.images >= self.plan.total:
@@ -156,6 +164,9 @@ class Trainer:
         stop = self._agreed(asked or (clock is not None and clock.left(self.position.elapsed) <= 0))
         if stop and asked:
             self.reporter.note("Stopping as asked; saving a checkpoint first (once more to stop at once).")
+        elif stop:
+            # So that the run, when it is resumed, knows that it has come to its end.
+            self._plan_to_end_at(float(self.position.images))
         return stop
 
     def _agreeing(self) -> bool:
@@ -169,12 +180,14 @@ class Trainer:
         """Write everything, unless the weights are no numbers any more."""
         if not self.learner.is_finite():
             self._give_up("The weights are not finite")
+        self.learner.meters.gather(self.world)
         if self.world.leads:
             self.records.save(self.position)
         self.world.wait()
 
     def _write_row(self, rate: float | None) -> None:
         position, learner = self.position, self.learner
+        learner.meters.gather(self.world)
         losses, skipped = learner.meters.read()
         position.skipped += skipped
         self._loss, self._rate = losses["loss"], rate

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.files import atomic_file, disk_errors
+from snowmelt.training.distributed import World
 
 QUARTERS = 4
 
@@ -43,6 +44,13 @@ class Meters:
         self.steps[2] += skipped
         self.steps[3] = (self.steps[3] + 1) * skipped
 
+    def gather(self, world: World) -> None:
+        """Give the leading process the sums of all; the others begin anew."""
+        for tensor in (self.sums, self.counts):
+            world.sum(tensor)
+            if not world.leads:
+                tensor.zero_()
+
     @property
     def skipped_in_row(self) -> int:
         """How many of the latest steps were skipped without one between (waits for the device)."""
@@ -63,10 +71,13 @@ class Meters:
         """The sums, for a checkpoint between two rows."""
         return {"sums": self.sums, "counts": self.counts, "steps": self.steps}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of `state`."""
+    def load_state(self, state: dict[str, Tensor], world: World) -> None:
+        """The inverse of `state`, which holds the sums of all processes together: they are the leading one's now."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+        if not world.leads:
+            self.sums.zero_()
+            self.counts.zero_()
 
 
 def _ratio(total: float, count: float) -> float | None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import disk_errors
 from snowmelt.training.distributed import World
 
 PLAIN_SECONDS = 5.0
@@ -117,7 +118,7 @@ class Reporter:
     def _write(self, lines: list[str]) -> None:
         if self._log is not None and lines:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            with self._log.open("a", encoding="utf-8") as file:
+            with disk_errors(self._log), self._log.open("a", encoding="utf-8") as file:
                 file.writelines(f"{stamp}  {line}\n" for line in lines)
 
 

@@ -54,23 +54,27 @@ class Records:
     def cut_back(self, position: Position) -> None:
         """Remove what a killed process wrote after the checkpoint it is resumed from."""
         checkpoint.remove_leftovers(self.run)
+        checkpoint.set_aside(self.run, position.step)
         self._metrics.cut_back(position.step)
 
     def save(self, position: Position) -> None:
-        """Write a checkpoint and the model of this moment, and judge it on held-out images."""
-        start = time.monotonic()
-        folder = checkpoint.folder_of(self.run, position.step)
-        checkpoint.save_checkpoint(folder, position, self.learner.state())
-        checkpoint.discard_old(self.run, self.config.keep)
-        temporary = self.run / f"{TEMPORARY}model"
-        self._save_model(temporary, position)
-        replace_folder(temporary, self.run / "model")
-        self.seconds["save"] = time.monotonic() - start
+        """Judge this moment on held-out images, and write its model and checkpoint.
+
+        The checkpoint comes last: a process that is killed before it is there does the rest again when it resumes.
+        """
         start = time.monotonic()
         batch = self.batches.held_out(HELD_OUT_IMAGES)
         if batch is not None:
             self.row({"step": position.step, "held_out_loss": self.learner.loss_of_average(batch)})
         self.seconds["held out"] = time.monotonic() - start
+        start = time.monotonic()
+        temporary = self.run / f"{TEMPORARY}model"
+        self._save_model(temporary, position)
+        replace_folder(temporary, self.run / "model")
+        folder = checkpoint.folder_of(self.run, position.step)
+        checkpoint.save_checkpoint(folder, position, self.learner.state())
+        checkpoint.discard_old(self.run, self.config.keep)
+        self.seconds["save"] = time.monotonic() - start
 
     def preview(self, position: Position) -> None:
         """Draw the preview of this step."""

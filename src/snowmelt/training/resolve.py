@@ -12,7 +12,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.pipeline import Data
 from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.model.networks import config_to_dict
-from snowmelt.model.networks.presets import presets
+from snowmelt.model.networks.presets import PRESETS
 from snowmelt.model.prediction import predictions
 from snowmelt.process.schedule import Schedule
 from snowmelt.process.shapes import shapes
@@ -72,10 +72,10 @@ def resolve(
     recipe = recipes.get(preset)
     process = resolve_process(wishes, recipe)
     distances.entry(wishes.loss)
-    batch = wishes.batch or recipe.batch
+    batch = recipe.batch if wishes.batch is None else wishes.batch
     _check_numbers(wishes, batch, world)
     classes = 0 if data.class_names is None else len(data.class_names)
-    network = presets.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
+    network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
     dropout = recipe.dropout if wishes.dropout is None else wishes.dropout
     if dropout is not None:
         network = replace(network, dropout=dropout)
@@ -90,7 +90,7 @@ def resolve(
         process=process,
         loss=wishes.loss,
         batch=batch,
-        micro_batch=min(wishes.micro_batch or batch // world, batch // world),
+        micro_batch=batch // world if wishes.micro_batch is None else min(wishes.micro_batch, batch // world),
         lr=recipe.lr if wishes.lr is None else wishes.lr,
         warmup=recipe.warmup if wishes.warmup is None else wishes.warmup,
         decay=recipe.decay if wishes.decay is None else wishes.decay,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from torch import nn
 
 from snowmelt.model.networks.config import (
@@ -12,10 +14,14 @@ from snowmelt.model.networks.config import (
     config_to_dict,
 )
 from snowmelt.model.networks.layout import prepare
+from snowmelt.model.networks.presets import PRESETS
+from snowmelt.model.networks.transformer import Transformer
 from snowmelt.model.networks.unet import UNet
 
 __all__ = [
+    "PRESETS",
     "NetworkConfig",
+    "Transformer",
     "TransformerConfig",
     "UNet",
     "UNetConfig",
@@ -27,9 +33,13 @@ __all__ = [
 ]
 
 
-def build(config: UNetConfig) -> UNet:
-    """The network that `config` describes, with freshly drawn weights."""
-    return UNet(config)
+@overload
+def build(config: UNetConfig) -> UNet: ...
+@overload
+def build(config: TransformerConfig) -> Transformer: ...
+def build(config: UNetConfig | TransformerConfig) -> UNet | Transformer:
+    """The network that `config` describes, with freshly drawn weights from torch's global generator."""
+    return UNet(config) if isinstance(config, UNetConfig) else Transformer(config)
 
 
 def parameter_count(module: nn.Module) -> int:

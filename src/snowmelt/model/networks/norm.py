@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -82,25 +83,24 @@ class ChannelsLastNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
     ) -> Tensor:
         rows = _rows(x)
-        size = rows[0].numel() // groups  # numbers in a group of one sample
-        totals = rows.sum(1)
-        if added is not None:
-            totals.add_(added, alpha=rows.shape[1])
-        mean = (_grouped(totals, groups).sum(2, keepdim=True) / size).expand_as(_grouped(totals, groups)).flatten(1)
-        if added is not None:
-            mean -= added  # so that x - mean is (x + added) less its mean
+        average = _group_average(x.shape[1], groups)
+        mean = rows.mean(1)
+        if added is None:
+            mean = mean @ average
+        else:  # x - mean is (x + added) less its mean
+            mean = (mean + added) @ average - added
         y = rows - mean[:, None]
-        variance = _grouped(y.square_().sum(1), groups).sum(2, keepdim=True) / size
-        inverse = (variance + eps).rsqrt_()
-        scale = (inverse * _grouped(weight, groups)).flatten(1)
-        torch.addcmul(torch.addcmul(bias, mean, scale, value=-1)[:, None], rows, scale[:, None], out=y)
-        ctx.save_for_backward(x, added, weight, bias, mean, inverse)
+        inverse = (y.square_().mean(1) @ average).add_(eps).rsqrt_()
+        scale = inverse * weight
+        offset = torch.addcmul(bias, mean, scale, value=-1)
+        torch.addcmul(offset[:, None], rows, scale[:, None], out=y)
+        ctx.save_for_backward(x, added, weight, bias, mean, inverse, scale, offset)
         ctx.settings = (groups, eps, silu)
         return _image(F.silu(y, inplace=True) if silu else y, x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, added, weight, bias, mean, inverse = ctx.saved_tensors
+        x, added, weight, bias, mean, inverse, scale, offset = ctx.saved_tensors
         groups, eps, silu = ctx.settings
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
             inputs = [tensor for tensor in (x, added, weight, bias) if tensor is not None]
@@ -110,25 +110,30 @@ class ChannelsLastNorm(torch.autograd.Function):
                 grads.insert(1, None)
             return *grads, None, None, None
         rows, g = _rows(x), _rows(grad)
-        size = rows[0].numel() // groups
-        scale = (inverse * _grouped(weight, groups)).flatten(1)
+        average = _group_average(x.shape[1], groups)
         if silu:
-            z = torch.addcmul(torch.addcmul(bias, mean, scale, value=-1)[:, None], rows, scale[:, None])
+            z = torch.addcmul(offset[:, None], rows, scale[:, None])
             g = torch.ops.aten.silu_backward.grad_input(g, z, grad_input=z)
         dx = g * rows
-        # With n = (x - mean) inverse and dn = g weight: dx = inverse (dn - mean(dn) - n mean(n dn)), means over a group.
         grad_bias = g.sum(1)
-        grad_weight = _grouped(torch.addcmul(dx.sum(1), grad_bias, mean, value=-1), groups) * inverse
-        level = _grouped(grad_bias * weight, groups).sum(2, keepdim=True) * (inverse / size)
-        slope = (grad_weight * _grouped(weight, groups)).sum(2, keepdim=True) * (inverse * inverse / -size)
-        constant = torch.addcmul(level, _grouped(mean, groups), slope).neg_().flatten(1)
-        torch.addcmul(constant[:, None], g, scale[:, None], out=dx)
-        dx.addcmul_(rows, slope.expand_as(grad_weight).flatten(1)[:, None])
-        grad_weight = grad_weight.flatten(1)
+        grad_weight = torch.addcmul(dx.sum(1), grad_bias, mean, value=-1).mul_(inverse)
+        # With n = (x - mean) inverse and dn = g weight: dx = inverse (dn - mean(dn) - n mean(n dn)), means over a group.
+        step = inverse / -rows.shape[1]
+        level = ((grad_bias * weight) @ average).mul_(step)
+        slope = ((grad_weight * weight) @ average).mul_(step).mul_(inverse)
+        level.addcmul_(mean, slope, value=-1)
+        torch.addcmul(level[:, None], g, scale[:, None], out=dx)
+        dx.addcmul_(rows, slope[:, None])
         if weight.shape[0] == 1:
             grad_weight, grad_bias = grad_weight.sum(0, keepdim=True), grad_bias.sum(0, keepdim=True)
         grad_added = None if added is None else dx.sum(1)
         return _image(dx, x), grad_added, grad_weight, grad_bias, None, None, None
+
+
+@lru_cache
+def _group_average(channels: int, groups: int) -> Tensor:
+    """[C, C]: the matrix that replaces each channel's value by the mean over its group."""
+    return torch.block_diag(*[torch.full((channels // groups,) * 2, groups / channels)] * groups)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -140,8 +145,3 @@ def _image(rows: Tensor, like: Tensor) -> Tensor:
     """The inverse of `_rows`."""
     batch, channels, height, width = like.shape
     return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _grouped(values: Tensor, groups: int) -> Tensor:
-    """[B, C] -> [B, groups, C / groups]."""
-    return values.unflatten(1, (groups, -1))

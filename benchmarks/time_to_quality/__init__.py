@@ -1,0 +1,1 @@
+"""What the same minutes on the same cores buy: systems trained for a budget and compared."""

@@ -1,0 +1,48 @@
+import pytest
+
+from snowmelt.data import memory
+
+GIB = 2**30
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A function that pretends what the system and the container say (None: they say nothing)."""
+
+    def pretend(free=None, limit=None, used=0):
+        monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+        monkeypatch.setattr(memory, "CGROUP", tmp_path)
+        if free is not None:
+            (tmp_path / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {free // 1024} kB\n")
+        if limit is not None:
+            (tmp_path / "memory.max").write_text(f"{limit}\n")
+            (tmp_path / "memory.current").write_text(f"{used}\n")
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"free": 8 * GIB}, 8 * GIB),
+        ({"free": 8 * GIB, "limit": "max"}, 8 * GIB),
+        ({"free": 8 * GIB, "limit": 4 * GIB, "used": GIB}, 3 * GIB),
+        ({"free": GIB, "limit": 4 * GIB, "used": GIB}, GIB),
+        ({"free": GIB, "limit": GIB, "used": 2 * GIB}, 0),
+    ],
+)
+def test_the_smaller_of_system_and_container_counts(machine, arguments, expected):
+    machine(**arguments)
+    assert memory.available_memory() == expected
+
+
+def test_a_system_that_says_nothing_refuses_nothing(machine, monkeypatch):
+    machine()
+    monkeypatch.delattr(memory.os, "sysconf")
+    assert memory.available_memory() is None
+    memory.require_memory(10**18, "x")
+
+
+def test_elsewhere_the_installed_memory_counts(machine):
+    machine()
+    assert memory.available_memory() > GIB / 4

@@ -1,0 +1,110 @@
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.pipeline import check_data, load_data
+from snowmelt.data.sources import open_source
+
+
+def test_every_image_keeps_its_label_through_the_split():
+    source = open_source("digits")
+    data = load_data("digits", holdout=0.1)
+    labels_of = {}
+    for pixels, label in zip(source.items.pixels, source.labels, strict=True):
+        labels_of.setdefault(pixels.tobytes(), set()).add(int(label))
+    for images, labels in ((data.images, data.labels), (data.holdout_images, data.holdout_labels)):
+        assert labels.dtype == torch.int64
+        for image, label in zip(images.numpy(), labels.tolist(), strict=True):
+            assert label in labels_of[image.tobytes()]
+    assert len(data.images) + len(data.holdout_images) == 1797
+
+
+def test_rows_are_moved_without_being_mixed(monkeypatch):
+    monkeypatch.setattr("snowmelt.data.pipeline.CHUNK", 7)
+    chunked = load_data("digits", holdout=0.3)
+    monkeypatch.setattr("snowmelt.data.pipeline.CHUNK", 10**6)
+    assert chunked.images.equal(load_data("digits", holdout=0.3).images)
+
+
+def test_the_same_data_has_the_same_fingerprint_and_other_data_another(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 9, 9), np.uint8)
+
+    def fingerprint(images, targets, **options):
+        np.savez(tmp_path / "a.npz", images=images, labels=targets)
+        return load_data(tmp_path / "a.npz", holdout=0, **options).fingerprint
+
+    labels = np.arange(20) % 4
+    first = fingerprint(images, labels)
+    assert first == fingerprint(images, labels)
+    changed = images.copy()
+    changed[3, 4, 5] ^= 1
+    others = [
+        fingerprint(changed, labels),
+        fingerprint(images, labels[::-1]),
+        fingerprint(images, labels, labels="none"),
+        fingerprint(images, labels, size=8),
+        fingerprint(images[::-1], labels),
+        fingerprint(images.astype(np.uint16), labels),
+    ]
+    assert len({first, *others}) == 7
+
+
+def test_the_same_folder_is_the_same_data_whatever_the_threads_do(tmp_path, picture):
+    for number in range(150):
+        picture(tmp_path / f"{number}.jpg", "RGB", (40, 30), seed=number)
+    runs = [load_data(tmp_path) for _ in range(3)]
+    assert len({data.fingerprint for data in runs}) == 1
+
+
+def test_progress_counts_to_the_total_in_the_callers_thread():
+    seen = []
+    load_data("digits", progress=lambda done, total: seen.append((done, total, threading.get_ident())))
+    assert [done for done, _, _ in seen] == sorted({done for done, _, _ in seen})
+    assert seen[-1][:2] == (2 * 1797, 2 * 1797)
+    assert {ident for _, _, ident in seen} == {threading.get_ident()}
+    seen.clear()
+    check_data("digits", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (2 * 1797, 2 * 1797)
+
+
+def test_ctrl_c_stops_the_work_and_leaves_no_thread(tmp_path, picture):
+    for number in range(300):
+        picture(tmp_path / f"{number}.png", "L", (8, 8))
+    before = threading.active_count()
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_data(tmp_path, progress=interrupt)
+    assert threading.active_count() == before
+
+
+def test_data_that_does_not_fit_is_refused_before_it_is_allocated(monkeypatch):
+    monkeypatch.setattr("snowmelt.data.memory.available_memory", lambda: 2**30)
+    monkeypatch.setattr(np, "empty", lambda *_args, **_kwargs: pytest.fail("allocated"))
+    with pytest.raises(SnowmeltError, match=r"1,797 images of 1024x1024.* 1\.8 GiB; 1\.0 GiB .* 60%.*\n.*--size"):
+        load_data("digits", size=1024)
+
+
+def test_data_that_fits_60_percent_is_loaded(monkeypatch):
+    monkeypatch.setattr("snowmelt.data.memory.available_memory", lambda: 1797 * 64 / 0.6 + 1)
+    load_data("digits")
+    monkeypatch.setattr("snowmelt.data.memory.available_memory", lambda: 1797 * 64 / 0.6 - 1)
+    with pytest.raises(SnowmeltError, match="memory"):
+        load_data("digits")
+
+
+def test_a_check_needs_no_memory_for_the_data(monkeypatch):
+    monkeypatch.setattr("snowmelt.data.memory.available_memory", lambda: 1)
+    assert check_data("digits").readable == 1797
+
+
+def test_data_cannot_be_changed():
+    data = load_data("digits")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        data.name = "x"

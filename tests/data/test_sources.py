@@ -1,0 +1,41 @@
+import pytest
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.items import Source
+from snowmelt.data.sources import SOURCES, Kind, open_source
+
+
+def test_an_unknown_name_gets_the_nearest_builtin_and_the_nearest_path(tmp_path, monkeypatch):
+    (tmp_path / "Digit-photos2").mkdir()
+    (tmp_path / ".digit-photo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SnowmeltError, match=r"'digit'.*\n.*Did you mean digits.*Built in: digits, fashion-mnist"):
+        open_source("digit")
+    with pytest.raises(SnowmeltError, match=r"Did you mean .*Digit-photos"):
+        open_source("digit-photo")
+
+
+def test_a_misspelt_folder_on_the_way_is_found(tmp_path):
+    (tmp_path / "flowers").mkdir()
+    with pytest.raises(SnowmeltError, match=r"mean .*/flowers\?"):
+        open_source(tmp_path / "flowres" / "train")
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(SnowmeltError, match=r"notes\.txt is not a data set.*\n.*folder of pictures"):
+        open_source(tmp_path / "notes.txt")
+
+
+def test_a_builtin_name_wins_over_a_folder_and_dot_slash_means_the_folder(tmp_path, monkeypatch, picture):
+    picture(tmp_path / "digits" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert len(open_source("digits")) == 1797
+    assert len(open_source("./digits")) == 1
+
+
+def test_a_third_party_can_add_a_source(monkeypatch):
+    monkeypatch.setattr(SOURCES, "_entries", dict(SOURCES._entries))
+    found = Source("mine", open_source("digits").items)
+    SOURCES.register("mine", "a test")(Kind(lambda name, labels: found))
+    assert open_source("mine") is found
