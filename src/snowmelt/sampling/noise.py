@@ -24,10 +24,15 @@ def noise(seeds: Sequence[int], row: int, shape: Sequence[int]) -> Tensor:
     count = math.prod(shape)
     pairs = (count + 1) // 2
     bits = np.empty((len(seeds), pairs), np.uint64)
+    # Setting a generator's state is ten times faster than making one, which matters for small images.
+    generator = np.random.Philox(key=np.array([0, row], np.uint64))
+    state = generator.state
     for i, seed in enumerate(seeds):
         if not 0 <= seed <= MAX_SEED:
             raise ValueError(f"seeds lie in [0, 2^63), got {seed}")
-        bits[i] = np.random.Philox(key=np.array([seed, row], np.uint64)).random_raw(pairs)
+        state["state"]["key"][0] = seed
+        generator.state = state
+        bits[i] = generator.random_raw(pairs)
     words = torch.from_numpy(bits.view(np.uint32).reshape(len(seeds), 2, pairs).astype(np.float32))
     # The half keeps log away from zero; 32 bits reach to 6.7 standard deviations.
     radius = words[:, 0].add(0.5).mul_(2.0**-32).log_().mul_(-2).clamp_(min=0).sqrt_()
