@@ -67,6 +67,7 @@ class Learner:
             Average(parse_profile(text, config.batch), self.network.named_parameters()) for text in config.emas
         ]
         self.meters = Meters(device)
+        self.micro_batch = config.micro_batch
         self.flop_per_image = self._count_flop(images)
 
     def step(self, batch: Batch, lr: float, step: int, images: int) -> None:
@@ -76,16 +77,37 @@ class Learner:
         if config.network["dropout"] > 0:
             key = step * self.world.size + self.world.rank
             torch.manual_seed(randomness.derived_seed(config.seed, randomness.NETWORK, key))
-        parts = list(batch.split(config.micro_batch))
+        self._add_gradients(batch)
+        self.meters.add_step(*self.optimizer.step(lr))
+        weights = list(self.network.named_parameters())
+        for average in self.averages:
+            average.update(weights, config.batch, images)
+
+    def fit_memory(self, batch: Batch) -> None:
+        """Halve the micro-batch until a pass over the batch fits into the device's memory; changes no weight."""
+        while True:
+            try:
+                self._add_gradients(batch)
+                return
+            except torch.OutOfMemoryError as error:
+                if self.micro_batch == 1:
+                    raise SnowmeltError(
+                        f"Not even one image at a time fits into the memory of {self.device}.",
+                        "Try a smaller --size or --preset, or --device cpu.",
+                    ) from error
+                self.micro_batch = (self.micro_batch + 1) // 2
+            finally:
+                self.objective.zero_grad(set_to_none=True)
+                self.meters = Meters(self.device)
+
+    def _add_gradients(self, batch: Batch) -> None:
+        """The gradient of the batch's mean loss, a micro-batch at a time."""
+        parts = list(batch.split(self.micro_batch))
         for number, part in enumerate(parts):
             with self._reducing(last=number == len(parts) - 1):
                 loss, plain = self._parallel(part.x_0, part.noise, part.log_snr, part.cond)
                 self.optimizer.backward(loss.sum() / len(batch.x_0))
             self.meters.add_losses(plain, part.quarter)
-        self.meters.add_step(*self.optimizer.step(lr))
-        weights = list(self.network.named_parameters())
-        for average in self.averages:
-            average.update(weights, config.batch, images)
 
     def averaged(self) -> nn.Module:
         """A network with the averaged weights, in evaluation mode; the next call changes it."""
@@ -99,7 +121,7 @@ class Learner:
         judge = Objective(replace(self.denoiser, network=self.averaged()), self.config.loss, self.objective.weight).to(
             self.device
         )
-        parts = batch.split(self.config.micro_batch)
+        parts = batch.split(self.micro_batch)
         losses = [judge(part.x_0, part.noise, part.log_snr, part.cond)[1] for part in parts]
         return float(torch.cat(losses).mean())
 

@@ -62,6 +62,7 @@ class Trainer:
 
     def create_run(self) -> None:
         """Make the run's folder; it must not exist."""
+        self._fit_memory()
         self.records.create(self.data, self.position)
 
     def restore(self) -> None:
@@ -69,6 +70,7 @@ class Trainer:
         position, state, remarks = checkpoint.load_latest(self.run)
         for remark in remarks:
             self.reporter.note(remark)
+        self._fit_memory()
         self.learner.load_state(state, str(checkpoint.folder_of(self.run, position.step)))
         self.position = position
         # A plan holds for the budget it was made for; with another one the clock makes a new plan.
@@ -124,6 +126,14 @@ class Trainer:
             self._step()
             _ = self.learner.meters.skipped_in_row  # waits for the device
         return (self.position.images - images) / (time.monotonic() - began)
+
+    def _fit_memory(self) -> None:
+        if self.device.type != "cuda":
+            return
+        self.learner.fit_memory(self.batches.draw(0))
+        if self.learner.micro_batch < self.config.micro_batch:
+            count = self.learner.micro_batch
+            self.reporter.note(f"Micro-batches of {count} images, to fit the memory of {self.device}; same result.")
 
     def _step(self) -> None:
         position, batch = self.position, self.config.batch
