@@ -43,7 +43,9 @@ def networks(device: torch.device) -> tuple[nn.Module, nn.Module]:
         freq_shift=1,
         norm_eps=1e-6,
     )
-    ours = build(UNetConfig(channels=CHANNELS, multipliers=MULTIPLIERS, blocks=BLOCKS, attention=(1,)))
+    ours = build(
+        UNetConfig(channels=CHANNELS, multipliers=MULTIPLIERS, blocks=BLOCKS, attention=(1,), min_group_channels=1)
+    )
     ours.load_state_dict(from_diffusers(theirs.state_dict(), ours))
     return theirs.to(device), prepare(ours, device)
 
@@ -128,9 +130,7 @@ def main() -> None:
         "relative_error": error,
         "pairs": options.pairs,
         "forward": compare(forward(ours, x, t), forward(call_theirs, x, t), options.pairs, device),
-        "train": compare(
-            train_step(ours, ours, x, t), train_step(theirs, call_theirs, x, t), options.pairs, device
-        ),
+        "train": compare(train_step(ours, ours, x, t), train_step(theirs, call_theirs, x, t), options.pairs, device),
     }
     print(f"{result['parameters']:,} parameters, {options.batch} images of {SIZE}x{SIZE}, {options.threads} threads")
     print(f"outputs agree to {error:.1e}; images/s, Snowmelt over diffusers:")

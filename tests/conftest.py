@@ -1,4 +1,138 @@
-import torch
+"""What several rooms' tests share: small data, a small network, a run trained once, and the command line in-process."""
+
+from __future__ import annotations
+
+import os
 
 # The tests' tensors are small: threads would only wait for each other, and for other processes on the same cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
 torch.set_num_threads(1)
+
+CLASSES = ("Boot", "Sneaker")
+
+
+@contextmanager
+def _minimal_preset() -> Iterator[None]:
+    """A preset `minimal`, whose network takes a millisecond, and previews of few steps."""
+    # Rooms are imported where they are needed: a fault in one must not keep the other rooms' tests from running.
+    from snowmelt.base.registry import Entry
+    from snowmelt.model.networks import UNetConfig
+    from snowmelt.model.networks.presets import PRESETS
+    from snowmelt.training import preview
+    from snowmelt.training.recipe import PROCESSES, Recipe, recipes
+
+    def network(channels_in: int, channels_out: int, num_classes: int) -> Any:
+        return UNetConfig(
+            in_channels=channels_in,
+            out_channels=channels_out,
+            num_classes=num_classes,
+            channels=8,
+            multipliers=(1, 1),
+            blocks=1,
+            attention=(1,),
+        )
+
+    recipe = Recipe("minimal", PROCESSES["edm"], batch=8, warmup=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS._entries, "minimal", Entry("minimal", network, "for tests"))
+        patch.setitem(recipes._entries, "minimal", Entry("minimal", recipe, "for tests"))
+        patch.setattr(preview, "MOST_STEPS", 2)
+        yield
+
+
+@pytest.fixture
+def minimal() -> Iterator[str]:
+    """The name of a preset that trains in a moment."""
+    with _minimal_preset():
+        yield "minimal"
+
+
+@pytest.fixture(scope="session")
+def grey_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty grey pictures of 8x8 in an array file, without classes."""
+    path = tmp_path_factory.mktemp("grey") / "grey.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8))
+    return path
+
+
+@pytest.fixture(scope="session")
+def shoes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two class folders of twelve colour pictures each, 8x8."""
+    folder = tmp_path_factory.mktemp("data") / "shoes"
+    random = np.random.default_rng(0)
+    for name in CLASSES:
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, shoes: Path) -> Path:
+    """A run of twelve steps on the shoes, with a checkpoint after every step; for reading only."""
+    from snowmelt import api
+    from snowmelt.training.progress import Reporter
+
+    run = tmp_path_factory.mktemp("runs") / "shoes"
+    with _minimal_preset():
+        api.train(
+            shoes,
+            out=run,
+            steps=12,
+            preset="minimal",
+            data_wishes=api.DataWishes(holdout=0.2),
+            log_every=2,
+            checkpoint_minutes=0,
+            device="cpu",
+            reporter=Reporter(quiet=True),
+        )
+    return run
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def snowmelt(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """A function that runs a command in this process: snowmelt("train", folder, "--steps", 2)."""
+    from snowmelt.cli.main import run
+
+    def call(*arguments: Any) -> Answer:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return Answer(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def refusal(snowmelt: Callable[..., Answer]) -> Callable[..., str]:
+    """A function that runs a command which must fail as the user's mistake, and returns its one message."""
+
+    def call(*arguments: Any) -> str:
+        answer = snowmelt(*arguments)
+        assert answer.code == 2, answer
+        assert answer.err.startswith("snowmelt: ")
+        assert answer.err.count("snowmelt: ") == 1
+        assert "Traceback" not in answer.err
+        return answer.err
+
+    return call

@@ -25,7 +25,7 @@ from snowmelt.training.config import DataConfig, TrainConfig, load_config, save_
 from snowmelt.training.distributed import World, joined_world
 from snowmelt.training.loop import Trainer
 from snowmelt.training.progress import Reporter
-from snowmelt.training.resolve import Wishes, resolve, resolve_budget
+from snowmelt.training.resolve import Wishes, check_wishes, resolve, resolve_budget
 from snowmelt.training.run import CONFIG, LOG, require_new, require_run
 
 SAMPLE_BATCH = 64
@@ -100,8 +100,11 @@ def plan_sampling(
     return SamplePlan(model, tableau, Clipped(denoiser, clip or default.clip))  # type: ignore[arg-type]
 
 
-def choose_labels(model: Model, names: Sequence[str], count: int) -> list[int] | None:
-    """A label for each of `count` samples: the named classes in turn, or all of them if none is named."""
+def choose_labels(model: Model, names: Sequence[str], seeds: Sequence[int]) -> list[int] | None:
+    """A label for each seed: the named classes in turn, or all of them if none is named.
+
+    Seed s has class s modulo their number, so that a sample is the same whichever others are drawn beside it.
+    """
     classes = model.images.class_names
     if names:
         chosen = [model.images.class_index(name) for name in names]
@@ -109,7 +112,7 @@ def choose_labels(model: Model, names: Sequence[str], count: int) -> list[int] |
         chosen = list(range(len(classes)))
     else:
         return None
-    return [chosen[i % len(chosen)] for i in range(count)]
+    return [chosen[seed % len(chosen)] for seed in seeds]
 
 
 def sample(
@@ -133,8 +136,9 @@ def sample(
     if n < 1:
         raise SnowmeltError(f"n must be at least 1, got {n}.")
     plan = plan_sampling(model, sampler=sampler, steps=steps, grid=grid, options=options, clip=clip, guidance=guidance)
-    labels = choose_labels(model, classes, n)
-    parts = [to_source(x, model.images.value_range) for x in plan.batches(range(seed, seed + n), labels, batch)]
+    seeds = range(seed, seed + n)
+    labels = choose_labels(model, classes, seeds)
+    parts = [to_source(x, model.images.value_range) for x in plan.batches(seeds, labels, batch)]
     return torch.cat(parts)
 
 
@@ -173,6 +177,7 @@ def train(
         reporter.follow(world)
         chosen = choose_device(device, world.local_rank)
         asked = Wishes(**wishes)
+        check_wishes(asked, chosen, world.size)
         run = Path(out) if out is not None else Path("runs") / run_name(str(data))
         if dry_run is None:
             require_new(run)

@@ -4,7 +4,7 @@ import errno
 import json
 import math
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,11 +163,11 @@ def test_readers_and_rival_writers_see_only_whole_files(tmp_path):
         for _ in range(20):
             write_text(path, text)
 
-    threads = [threading.Thread(target=write, args=(text,)) for text in texts]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        assert path.read_text() in texts
+    with ThreadPoolExecutor() as pool:
+        rivals = [pool.submit(write, text) for text in sorted(texts)]
+        while not all(rival.done() for rival in rivals):
+            assert path.read_text() in texts
+    assert [rival.result() for rival in rivals] == [None, None]
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -79,8 +79,8 @@ def test_variance_that_was_not_learned_is_an_error_with_a_way_out():
 def test_autocast_is_around_the_network_alone():
     network = Spy()
     denoiser = NetworkDenoiser(network, LINEAR, "v").with_precision(torch.bfloat16)
-    D = denoiser(images(1), LINEAR.level(500))
-    assert (network.autocast, D.dtype) == ([True], torch.float32)
+    F, _ = denoiser.output(images(1), LINEAR.level(500))
+    assert (network.autocast, F.dtype) == ([True], torch.float32)
     denoiser.with_precision(None)(images(1), LINEAR.level(500))
     assert network.autocast == [True, False]
 

@@ -85,6 +85,12 @@ def test_sigmoid_alpha_bar_is_jabri_s():
         assert float(Schedule("sigmoid").level(t).alpha) ** 2 == pytest.approx(expected, abs=1e-15)
 
 
+@pytest.mark.parametrize(("start", "end", "tau"), [(-3.0, 3.1, 0.7), (-2.9, 3.3, 0.3), (-3.3, 0.1, 0.7)])
+def test_sigmoid_ends_at_exactly_no_signal_whatever_the_rounding(start, end, tau):
+    schedule = Schedule("sigmoid", options={"start": start, "end": end, "tau": tau})
+    assert float(schedule.level(1.0).alpha) == 0
+
+
 @pytest.mark.parametrize("name", ["linear", "scaled-linear"])
 def test_continuous_alpha_bar_is_the_integral_of_the_betas(name):
     """The chain tends to exp(-integral of 1000 beta) as steps shrink: the gap halves when T doubles."""

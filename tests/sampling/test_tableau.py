@@ -185,6 +185,18 @@ def test_a_bound_table_runs_as_in_the_canonical_scale(solver, options, schedule,
     torch.testing.assert_close(bound.log_snr, table.log_snr, rtol=1e-12, atol=1e-12)
 
 
+def test_binding_scales_every_state_by_its_own_level():
+    """A row may lean on states of earlier levels, which lie at other scales."""
+    level = LINEAR.level(torch.tensor([900, 600, 300, 100]))
+    pairs = tuple(zip(level.alpha.tolist(), level.sigma.tolist(), strict=True))
+    rows = (Row((0.9,), (0.1,)), Row((0.5, 0.3), (0.2,)), Row((0.4, 0.2, 0.1), (0.3, 0.1, 0.1), 0.1))
+    table = Tableau("made up", pairs, rows)
+    bound, x, noises = table.bound(EDM), draws(5, 4), draws(3, 5, 4, seed=1)
+    ours = trajectory(table, normal(), x, noises)[-1]
+    theirs = trajectory(bound, normal(), x * bound.level.scale[0], noises)[-1]
+    torch.testing.assert_close(theirs, ours * bound.level.scale[-1], rtol=1e-12, atol=1e-12)
+
+
 def test_bound_levels_are_the_schedule_s_own():
     bound = make_tableau("ddim", EDM, 18).bound(EDM)
     assert {alpha for alpha, _ in bound.levels} == {1.0}

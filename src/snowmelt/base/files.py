@@ -28,8 +28,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # NumPy's `tofile` reports a full disk without a number: "1000 requested and 300 written".
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(error):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SnowmeltError(
                 f"No space left on the disk while writing {path}.",
                 "Nothing that was there before has been changed. Free some space and run the command again.",

@@ -58,7 +58,8 @@ def demo(
     model = api.load(run, device=device)
     guidance = 1.0
     plan = api.plan_sampling(model)
-    seeds, labels = range(COUNT), api.choose_labels(model, (), COUNT)
+    seeds = range(COUNT)
+    labels = api.choose_labels(model, (), seeds)
     samples = []
     with SampleWriter(run / "samples", model, plan.tableau, "png", guidance, "ema", overwrite=False) as writer:
         for x in writer.track(plan.batches(seeds, labels, COUNT), seeds, labels):

@@ -16,6 +16,7 @@ app = App(
     help_epilogue="Start with: snowmelt demo",
     version=lambda: version("snowmelt"),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 app.command("snowmelt.cli.demo:demo", name="demo", help="About a minute: train on the bundled digits, sample, report.")
 app.command("snowmelt.cli.train:train", name="train", help="Train a model on a folder of images, or resume a run.")
@@ -28,7 +29,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run a command and exit: 0 if all went well, 2 if the user can mend what is wrong, 1 if not, 130 if interrupted."""
+    """Run a command and exit: 0 for well, 2 for what the user can mend, 1 for our own faults, 130 if interrupted."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     sys.exit(run([argument for argument in arguments if argument != "--debug"], debug))

@@ -56,7 +56,7 @@ def sample(
     seeds
         The seeds by name instead, one image each: 0-63,100.
     class_
-        A class by name or number; several take turns. Default: all classes in turn.
+        A class by name or number; several take turns by seed. Default: all classes in turn.
     guidance
         How strongly the class is followed: 1 is no guidance, 2 a usual value.
     format_
@@ -90,7 +90,7 @@ def sample(
         clip=clip,
         guidance=guidance,
     )
-    labels = api.choose_labels(loaded, class_, len(chosen_seeds))
+    labels = api.choose_labels(loaded, class_, chosen_seeds)
     folder = out if out is not None else model / "samples"
     writer = SampleWriter(folder, loaded, plan.tableau, format_, guidance, weights, overwrite)
     with writer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -239,11 +240,19 @@ def _warmup(text: str) -> int:
         raise SnowmeltError(f"--warmup {text!r} is not a number of images.", "Expected 10k, 500 or 0.") from error
 
 
+# Reading images is told of this often, if it takes that long.
+LOADING_SECONDS = 3.0
+
+
 def _loading(reporter: Reporter) -> Callable[[int, int], None]:
     """A progress line for reading images, where that takes long enough to be worth one."""
 
+    last = time.monotonic()
+
     def show(done: int, total: int) -> None:
-        if total >= 20_000 and (done == total or done % (total // 10) < 64):
+        nonlocal last
+        if time.monotonic() - last >= LOADING_SECONDS:
+            last = time.monotonic()
             reporter.passing(f"reading images: {done / total:.0%}")
 
     return show

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.base.files import read_json, write_json
@@ -23,6 +24,8 @@ FORMAT_VERSION = 1
 CONFIG = "config.json"
 Weights = Literal["ema", "raw"]
 FILES: dict[Weights, str] = {"ema": "model.safetensors", "raw": "raw.safetensors"}
+# Numbers in one image; no image comes near this, and a config that asks for more is damaged or hostile.
+MAX_NUMBERS = 2**28
 _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 
 
@@ -35,6 +38,10 @@ class ImageSpec:
     width: int
     value_range: ValueRange
     class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1 or math.prod(self.shape) > MAX_NUMBERS:
+            raise SnowmeltError(f"Images of {self.channels} x {self.height} x {self.width} cannot be made.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -160,6 +167,7 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
             )
         network_config = config_from_dict(stored["network"])
         images = ImageSpec.from_config(stored["images"])
+        _require_consistent(network_config, images, folder / CONFIG)
         sampler = SamplerDefaults(**stored["sampler"])
         file = FILES[weights]
         if file not in stored["files"]:
@@ -170,7 +178,7 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         with torch.device("meta"):
             expected = build(network_config).state_dict()
         _require_same_shapes(expected, tensors, folder / file)
-        network = build(network_config)
+        network: nn.Module = build(network_config)
         load_into(network.state_dict(), tensors, str(folder / file))
         network = prepare(network.eval().requires_grad_(False), device or torch.device("cpu"))
         denoiser = NetworkDenoiser.from_config(network, stored["denoiser"])
@@ -199,6 +207,16 @@ def find_model(path: Path) -> Path:
     if not path.exists():
         raise SnowmeltError(f"{path} does not exist.", "Expected a run such as runs/NAME, or a model folder.")
     raise SnowmeltError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there.")
+
+
+def _require_consistent(network: NetworkConfig, images: ImageSpec, file: Path) -> None:
+    classes = 0 if images.class_names is None else len(images.class_names)
+    if (network.in_channels, network.num_classes) != (images.channels, classes):
+        raise SnowmeltError(
+            f"{file} contradicts itself: its network is for {network.in_channels} channels and {network.num_classes} "
+            f"classes, its images have {images.channels} and {classes}.",
+            "Copy the folder again from where it came.",
+        )
 
 
 def _require_same_shapes(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor], file: Path) -> None:

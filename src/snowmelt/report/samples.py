@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,9 @@ class SampleWriter:
     def _save_array(self, array: np.ndarray[Any, Any]) -> None:
         with atomic_file(self.folder / f"samples.{self.form}") as temporary, temporary.open("wb") as file:
             if self.form == "npy":
-                np.save(file, array)
+                # Given a file itself, NumPy writes past Python and does not say that a disk is full.
+                writer: Any = SimpleNamespace(write=file.write)
+                np.save(writer, array)
             elif self._labels is None:
                 np.savez_compressed(file, array)
             else:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.schedule import Schedule
@@ -30,6 +30,10 @@ def make_tableau(
     grid = grid or default_grid(schedule)
     known, on_grid = solvers.entry(name).options, grids.entry(grid).options
     options = options or {}
+    choices = {**known, **on_grid}
+    for key in options:
+        if choices and key not in choices:
+            raise unknown_name(f"option: sampler {name!r} takes no option", key, choices)
     for_grid = {key: value for key, value in options.items() if key in on_grid and key not in known}
     for_solver = {key: value for key, value in options.items() if key not in for_grid}
     solvers.check_options(name, for_solver)

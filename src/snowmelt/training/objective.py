@@ -13,7 +13,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.registry import Registry
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import NetworkDenoiser, estimate, target
-from snowmelt.model.prediction import previous
+from snowmelt.model.prediction import clocks, previous
 from snowmelt.process.gaussian import decoder_nll, kl_divergence, posterior_coefficients
 from snowmelt.process.level import Level, broadcast
 from snowmelt.process.schedule import Schedule
@@ -78,9 +78,13 @@ class Objective(nn.Module):
         self.uncertainty = Uncertainty() if learned else None
         if self.weight == "vlb" and loss != "l2":
             raise SnowmeltError("Weight 'vlb' is a likelihood: it goes with --loss l2.")
-        # A wrong combination is told before training begins.
-        probe = denoiser.schedule.level(denoiser.schedule.t_max / 2)
-        in_network_space(self.weight, probe, denoiser.schedule, denoiser.rule(probe))
+        # A wrong combination is told before training begins. The last level of a discrete schedule will be visited;
+        # that of a continuous one has probability zero, and may be pure noise where the prediction has no value.
+        schedule = denoiser.schedule
+        times = [schedule.t_max / 2] if schedule.steps is None else [schedule.t_max / 2, schedule.t_max]
+        probe = schedule.level(torch.tensor(times))
+        in_network_space(self.weight, probe, schedule, denoiser.rule(probe))
+        clocks.get(denoiser.clock_name)(probe, schedule)
 
     def forward(
         self, x_0: Tensor, noise: Tensor, log_snr: Tensor, cond: Condition | None = None

@@ -62,6 +62,26 @@ class Wishes:
     keep: int = 3
 
 
+def check_wishes(wishes: Wishes, device: torch.device, world: int) -> None:
+    """Raise for what is wrong on any data: a slip of the keyboard should not cost the reading of a million images."""
+    preset = preset_for(1, device.type != "cpu") if wishes.preset == "auto" else wishes.preset
+    _decide(wishes, recipes.get(preset), device, world)
+
+
+def _decide(
+    wishes: Wishes, recipe: Recipe, device: torch.device, world: int
+) -> tuple[Process, int, tuple[str, ...], str, Budget]:
+    """(process, batch, averages, precision, budget): what does not depend on the data."""
+    process = resolve_process(wishes, recipe)
+    distances.entry(wishes.loss)
+    batch = recipe.batch if wishes.batch is None else wishes.batch
+    _check_numbers(wishes, batch, world)
+    emas = recipe.emas if wishes.ema is None else (wishes.ema, recipe.emas[1])
+    for text in emas:
+        parse_profile(text, batch)
+    return process, batch, emas, choose_precision(wishes.precision, device), resolve_budget(wishes, device)
+
+
 def resolve(
     wishes: Wishes, name: str, data: Data, data_config: DataConfig, device: torch.device, world: int
 ) -> TrainConfig:
@@ -70,18 +90,12 @@ def resolve(
     channels, height, width = data.images.shape[1:]
     preset = preset_for(max(height, width), on_gpu) if wishes.preset == "auto" else wishes.preset
     recipe = recipes.get(preset)
-    process = resolve_process(wishes, recipe)
-    distances.entry(wishes.loss)
-    batch = recipe.batch if wishes.batch is None else wishes.batch
-    _check_numbers(wishes, batch, world)
+    process, batch, emas, precision, budget = _decide(wishes, recipe, device, world)
     classes = 0 if data.class_names is None else len(data.class_names)
     network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
     dropout = recipe.dropout if wishes.dropout is None else wishes.dropout
     if dropout is not None:
         network = replace(network, dropout=dropout)
-    emas = recipe.emas if wishes.ema is None else (wishes.ema, recipe.emas[1])
-    for text in emas:
-        parse_profile(text, batch)
     return TrainConfig(
         name=name,
         preset=preset,
@@ -101,9 +115,9 @@ def resolve(
         flip=bool(recipe.flip) if wishes.flip is None else wishes.flip,
         stratified=recipe.stratified,
         label_dropout=0.0 if classes == 0 else 0.1 if wishes.label_dropout is None else wishes.label_dropout,
-        precision=choose_precision(wishes.precision, device),
+        precision=precision,
         seed=wishes.seed,
-        budget=resolve_budget(wishes, device),
+        budget=budget,
         log_every=wishes.log_every,
         checkpoint_minutes=wishes.checkpoint_minutes,
         keep=wishes.keep,

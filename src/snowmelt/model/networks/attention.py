@@ -5,8 +5,18 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from snowmelt.model.networks.layout import forward_mode
 from snowmelt.model.networks.norm import Norm
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v over [B, heads, N, D]."""
+    if forward_mode():  # the fused kernels have no forward-mode derivative
+        with sdpa_kernel(SDPBackend.MATH):
+            return F.scaled_dot_product_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class Attention(nn.Module):
@@ -24,17 +34,21 @@ class Attention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
         tokens = self.norm(x).flatten(2).transpose(1, 2)
         if self.heads == 1 and tokens.device.type == "cpu" and not torch.compiler.is_compiling():
             y = self._single_head(tokens)
         else:
-            q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-            y = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        y += x.flatten(2).transpose(1, 2)
+            y = self._many_heads(tokens)
+        x = x + y.transpose(1, 2).reshape(x.shape)
         if self.skip_scale != 1:
-            y *= self.skip_scale
-        return y.transpose(1, 2).unflatten(2, (height, width))
+            x *= self.skip_scale
+        return x
+
+    def _many_heads(self, tokens: Tensor) -> Tensor:
+        """[B, N, C] -> [B, N, C]."""
+        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        out: Tensor = self.out(attend(q, k, v).transpose(1, 2).flatten(2))
+        return out
 
     def _single_head(self, tokens: Tensor) -> Tensor:
         """The same with two matrix products a token instead of four.
@@ -46,5 +60,5 @@ class Attention(nn.Module):
         wq, wk, wv = self.qkv.weight.chunk(3)
         bq, _, bv = self.qkv.bias.chunk(3)
         query = F.linear(tokens, wk.T @ wq, wk.T @ bq)
-        mean = F.scaled_dot_product_attention(query[:, None], tokens[:, None], tokens[:, None])[:, 0]
+        mean = attend(query[:, None], tokens[:, None], tokens[:, None])[:, 0]
         return F.linear(mean, self.out.weight @ wv, torch.addmv(self.out.bias, self.out.weight, bv))

@@ -16,7 +16,7 @@ from snowmelt.model.networks.norm import Norm, group_count
 class Downsample(nn.Module):
     """Half the height and width by a 3x3 convolution of stride 2: [B, C, H, W] -> [B, C, H/2, W/2].
 
-    `asymmetric` pads one pixel right and below, as TensorFlow's SAME does (Ho et al. 2020), instead of one on each side.
+    `asymmetric` pads one pixel right and below, as TensorFlow's SAME does (Ho et al. 2020), not one on each side.
     """
 
     def __init__(self, channels: int, asymmetric: bool) -> None:
@@ -97,7 +97,7 @@ class ResidualBlock(nn.Module):
             self.attention = Attention(out_channels, heads, groups, config.norm_eps, config.skip_scale)
 
     def forward(self, x: Tensor, shift: Tensor) -> Tensor:
-        h = self.norm1(x)
+        h: Tensor = self.norm1(x)
         if self.resample == "down":
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         h = self.conv1(h)

@@ -83,7 +83,8 @@ class UNetConfig(NetworkConfig):
     embedding_channels   width of the noise embedding; None: 4 `channels`
     condition_first      True: conditions join the sinusoids before the embedding MLP (EDM); False: its output (ADM)
     max_groups           GroupNorm's groups: the largest divisor of the channels up to this many,
-    min_group_channels   and with at least this many channels each (EDM: 4)
+    min_group_channels   and with at least this many channels each. 1 would make it an instance norm where there are
+                         few channels, which removes a noise embedding that is added before it
     norm_eps             GroupNorm's epsilon
     scale_shift          the embedding scales and shifts the second norm (ADM) instead of being added before it
     skip_scale           factor on every residual sum (DDPM++: sqrt(1/2))
@@ -109,7 +110,7 @@ class UNetConfig(NetworkConfig):
     embedding_channels: int | None = None
     condition_first: bool = False
     max_groups: int = 32
-    min_group_channels: int = 1
+    min_group_channels: int = 4
     norm_eps: float = 1e-6
     scale_shift: bool = False
     skip_scale: float = 1.0
@@ -142,10 +143,8 @@ class UNetConfig(NetworkConfig):
                 raise SnowmeltError(f"level {level} would have {width} channels; at most {MAX_WIDTH} are allowed.")
             attends = level in self.attention or (self.middle_attention and level == len(self.widths) - 1)
             if attends and width % (self.head_channels or self.heads):
-                what = "channels a head" if self.head_channels else "heads"
-                raise SnowmeltError(
-                    f"level {level} has {width} channels, which {self.head_channels or self.heads} {what} do not divide."
-                )
+                unit = f"head_channels ({self.head_channels})" if self.head_channels else f"heads ({self.heads})"
+                raise SnowmeltError(f"{unit} must divide the {width} channels of level {level}.")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -155,7 +154,7 @@ class UNetConfig(NetworkConfig):
     @property
     def size_multiple(self) -> int:
         """Height and width are padded to a multiple of this."""
-        return self.patch_size * 2 ** (len(self.multipliers) - 1)
+        return self.patch_size << (len(self.multipliers) - 1)
 
     def heads_of(self, width: int) -> int:
         """Number of attention heads where there are `width` channels."""
@@ -216,7 +215,10 @@ def config_from_dict(values: Mapping[str, Any]) -> UNetConfig | TransformerConfi
     for key in values:
         if key not in known and key != "kind":
             raise unknown_name(f"setting of a {kind} network:", str(key), known)
-    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key != "kind"})
+    settings: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key != "kind"
+    }
+    return cls(**settings)
 
 
 def _fits(value: Any, hint: Any) -> bool:

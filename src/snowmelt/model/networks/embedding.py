@@ -30,7 +30,7 @@ def time_embedding(c_noise: Tensor, dim: int, convention: TimeConvention) -> Ten
     half = dim // 2
     steps = max(half - 1, 1) if convention == "ddpm" else half
     index = torch.arange(half, dtype=torch.float32, device=c_noise.device)
-    angles = c_noise.float()[:, None] * torch.exp(index * (-math.log(MAX_PERIOD) / steps))
+    angles = c_noise.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * index / steps)
     return F.pad(_ARRANGEMENTS[convention](angles.sin(), angles.cos()), (0, dim - 2 * half))
 
 
@@ -88,11 +88,12 @@ class ConditionEmbedding(nn.Module):
                 label = torch.where(null, self.num_classes, label)
             embedding = embedding + self.label(label)
         if self.values is not None and self.null_values is not None:
-            if cond.values is None:
-                embedding = embedding + self.null_values
-            else:
+            values: Tensor = self.null_values
+            if cond.values is not None:
                 values = self.values(cond.values)
-                embedding = embedding + (values if null is None else torch.where(null[:, None], self.null_values, values))
+                if null is not None:
+                    values = torch.where(null[:, None], self.null_values, values)
+            embedding = embedding + values
         if self.augmentation is not None and cond.augmentation is not None:
             embedding = embedding + self.augmentation(cond.augmentation)
         return embedding
@@ -116,7 +117,7 @@ class NoiseEmbedding(nn.Module):
         self.conditions = ConditionEmbedding(config, time_dim if condition_first else out_dim)
 
     def forward(self, c_noise: Tensor, cond: Condition) -> Tensor:
-        embedding = self.time(c_noise)
+        embedding: Tensor = self.time(c_noise)
         if self.condition_first:
             embedding = self.conditions(embedding, cond)
         embedding = self.out(F.silu(self.hidden(embedding)))

@@ -33,8 +33,8 @@ def initialize_unet(net: UNet) -> None:
     last = [block.conv2 for block in blocks] + [attention.out for attention in attentions] + [net.conv_out]
     if scheme == "adm":
         for layer in last:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
         return
 
     for module in net.modules():
@@ -47,7 +47,7 @@ def initialize_unet(net: UNet) -> None:
             classes, width = module.weight.shape
             bound = math.sqrt(6 * classes / (classes + width))
             nn.init.uniform_(module.weight, -bound, bound)
-    for slice_ in net.shifts.weight.split(net.shift_sizes):
+    for slice_ in torch.split(net.shifts.weight, net.shift_sizes):
         nn.init.xavier_uniform_(slice_)
     for attention in attentions:
         if scheme == "edm":

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -34,9 +35,15 @@ def _offsets(size: torch.Size, multiple: int) -> tuple[int, int]:
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
     """A block in which nothing is computed below float32, whatever autocast its caller runs under."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.autocast(x.device.type, enabled=False)
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
     return nullcontext()  # keeps the context out of an exported graph
+
+
+def forward_mode() -> bool:
+    """Whether a forward-mode derivative (or another of torch.func's transforms) is being taken."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def prepare(module: nn.Module, device: torch.device) -> nn.Module:

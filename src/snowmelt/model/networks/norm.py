@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+
+from snowmelt.model.networks.layout import forward_mode
 
 
 def group_count(channels: int, max_groups: int, min_group_channels: int) -> int:
@@ -39,15 +39,16 @@ class Norm(nn.Module):
         weight, bias = self.weight[None], self.bias[None]
         if scale is not None and shift is not None:
             weight, bias = weight * (1 + scale), torch.addcmul(shift, bias, 1 + scale)
+        settings = (self.groups, self.eps, self.silu)
+        y = x.float()
         if _fast(x):
-            fast: Tensor = ChannelsLastNorm.apply(x, added, weight, bias, self.groups, self.eps, self.silu)
-            return fast
-        return norm(x.float(), added, weight, bias, self.groups, self.eps, self.silu).to(x.dtype)
+            y = ChannelsLastNorm.apply(y, added, weight, bias, *settings)  # type: ignore[no-untyped-call]
+        else:  # torch's forward-mode derivative of its group norm fails in channels-last memory
+            y = norm(y.contiguous() if forward_mode() else y, added, weight, bias, *settings)
+        return y.to(x.dtype)
 
 
-def norm(
-    x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
-) -> Tensor:
+def norm(x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
     """The definition: x [B, C, H, W], added [B, C], weight and bias [1 or B, C]."""
     if added is not None:
         x = x + added[:, :, None, None]
@@ -59,14 +60,12 @@ def norm(
 
 
 def _fast(x: Tensor) -> bool:
-    """Whether the path below may be taken: float32 in channels-last memory on the CPU, run eagerly."""
+    """Whether the path below may be taken: channels-last memory on the CPU, run eagerly."""
     return (
         x.device.type == "cpu"
-        and x.dtype == torch.float32
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and forward_ad._current_level < 0
+        and not forward_mode()
     )
 
 
@@ -83,57 +82,61 @@ class ChannelsLastNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
     ) -> Tensor:
         rows = _rows(x)
-        average = _group_average(x.shape[1], groups)
-        mean = rows.mean(1)
+        channel_mean = rows.mean(1)
         if added is None:
-            mean = mean @ average
+            mean = _group_mean(channel_mean, groups).expand(-1, -1, x.shape[1] // groups).flatten(1)
         else:  # x - mean is (x + added) less its mean
-            mean = (mean + added) @ average - added
+            mean = (_group_mean(channel_mean + added, groups) - _grouped(added, groups)).flatten(1)
         y = rows - mean[:, None]
-        inverse = (y.square_().mean(1) @ average).add_(eps).rsqrt_()
-        scale = inverse * weight
+        inverse = _group_mean(y.square_().mean(1), groups).add_(eps).rsqrt_()
+        scale = (inverse * _grouped(weight, groups)).flatten(1)
         offset = torch.addcmul(bias, mean, scale, value=-1)
         torch.addcmul(offset[:, None], rows, scale[:, None], out=y)
-        ctx.save_for_backward(x, added, weight, bias, mean, inverse, scale, offset)
+        ctx.save_for_backward(x, added, weight, bias, channel_mean, mean, inverse, scale, offset)
         ctx.settings = (groups, eps, silu)
         return _image(F.silu(y, inplace=True) if silu else y, x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, added, weight, bias, mean, inverse, scale, offset = ctx.saved_tensors
+        x, added, weight, bias, channel_mean, mean, inverse, scale, offset = ctx.saved_tensors
         groups, eps, silu = ctx.settings
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
             inputs = [tensor for tensor in (x, added, weight, bias) if tensor is not None]
             y = norm(x, added, weight, bias, groups, eps, silu)
-            grads = list(torch.autograd.grad(y, inputs, grad, create_graph=True))
-            if added is None:
-                grads.insert(1, None)
-            return *grads, None, None, None
+            dx, *others = torch.autograd.grad(y, inputs, grad, create_graph=True)
+            return dx, *([None] if added is None else []), *others, None, None, None
         rows, g = _rows(x), _rows(grad)
-        average = _group_average(x.shape[1], groups)
         if silu:
             z = torch.addcmul(offset[:, None], rows, scale[:, None])
             g = torch.ops.aten.silu_backward.grad_input(g, z, grad_input=z)
         dx = g * rows
         grad_bias = g.sum(1)
-        grad_weight = torch.addcmul(dx.sum(1), grad_bias, mean, value=-1).mul_(inverse)
-        # With n = (x - mean) inverse and dn = g weight: dx = inverse (dn - mean(dn) - n mean(n dn)), means over a group.
+        grad_weight = _grouped(torch.addcmul(dx.sum(1), grad_bias, mean, value=-1), groups) * inverse
+        # With n = (x - mean) inverse and dn = g weight: dx = inverse (dn - mean(dn) - n mean(n dn)), means over groups.
         step = inverse / -rows.shape[1]
-        level = ((grad_bias * weight) @ average).mul_(step)
-        slope = ((grad_weight * weight) @ average).mul_(step).mul_(inverse)
-        level.addcmul_(mean, slope, value=-1)
-        torch.addcmul(level[:, None], g, scale[:, None], out=dx)
+        level = _group_mean(grad_bias * weight, groups) * step
+        slope = _group_mean((grad_weight * _grouped(weight, groups)).flatten(1), groups) * step * inverse
+        slope = slope.expand_as(grad_weight).flatten(1)
+        constant = (level - _grouped(mean * slope, groups)).flatten(1)
+        torch.addcmul(constant[:, None], g, scale[:, None], out=dx)
         dx.addcmul_(rows, slope[:, None])
+        grad_added = None
+        if added is not None:  # the sum of dx over the pixels
+            grad_added = torch.addcmul(constant, channel_mean, slope).mul_(rows.shape[1]).addcmul_(grad_bias, scale)
+        grad_weight = grad_weight.flatten(1)
         if weight.shape[0] == 1:
             grad_weight, grad_bias = grad_weight.sum(0, keepdim=True), grad_bias.sum(0, keepdim=True)
-        grad_added = None if added is None else dx.sum(1)
         return _image(dx, x), grad_added, grad_weight, grad_bias, None, None, None
 
 
-@lru_cache
-def _group_average(channels: int, groups: int) -> Tensor:
-    """[C, C]: the matrix that replaces each channel's value by the mean over its group."""
-    return torch.block_diag(*[torch.full((channels // groups,) * 2, groups / channels)] * groups)
+def _grouped(values: Tensor, groups: int) -> Tensor:
+    """[B, C] -> [B, groups, C / groups]."""
+    return values.view(values.shape[0], groups, -1)
+
+
+def _group_mean(values: Tensor, groups: int) -> Tensor:
+    """[B, C] -> [B, groups, 1], the mean over each group's channels."""
+    return _grouped(values, groups).mean(2, keepdim=True)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ PEEBLES = "Peebles & Xie 2023, Scalable Diffusion Models with Transformers (arXi
 
 # What the ADM family shares, whatever its size.
 ADM: dict[str, Any] = {"time": "adm", "scale_shift": True, "norm_eps": 1e-5, "init": "adm"}
-# How our own small networks differ from DDPM's: resampling inside the residual blocks costs less and loses nothing.
-OWN: dict[str, Any] = {"resample": "resblock", "scale_shift": True}
+# What our own small networks share: ADM's modulation, and convolutions for resampling, which cost the least.
+OWN: dict[str, Any] = {"resample": "conv", "scale_shift": True}
 
 
 @PRESETS.register("ddpm-cifar10", "DDPM's U-Net for 32x32, 35.7M parameters", HO)
@@ -97,7 +97,6 @@ def edm_cifar10(channels_in: int, channels_out: int, num_classes: int) -> UNetCo
         attention=(1,),
         decoder_attention="last",
         condition_first=True,
-        min_group_channels=4,
         skip_scale=0.5**0.5,
         resample="resblock",
         resample_projection=True,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snowmelt.model.condition import Condition
+from snowmelt.model.networks.attention import attend
 from snowmelt.model.networks.config import TransformerConfig
 from snowmelt.model.networks.embedding import NoiseEmbedding, check_condition, with_image
 from snowmelt.model.networks.layout import crop, full_precision, pad_to_multiple
@@ -47,8 +48,9 @@ class Transformer(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
         for layer in (self.embedding.hidden, self.embedding.out):
             nn.init.normal_(layer.weight, std=0.02)
-        for layer in (self.modulation, self.patch_out, *(block.modulation for block in self.blocks)):
-            nn.init.zeros_(layer.weight)
+        for module in (self, *self.blocks):
+            nn.init.zeros_(module.get_parameter("modulation.weight"))
+        nn.init.zeros_(self.patch_out.weight)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         config = self.config
@@ -84,7 +86,8 @@ class Block(nn.Module):
         update = self.attention(_modulated(h, scale1, shift1))
         h = h + gate1[:, None] * F.dropout(update, self.dropout, self.training)
         update = self.mlp_out(F.gelu(self.mlp_in(_modulated(h, scale2, shift2)), approximate="tanh"))
-        return h + gate2[:, None] * F.dropout(update, self.dropout, self.training)
+        out: Tensor = h + gate2[:, None] * F.dropout(update, self.dropout, self.training)
+        return out
 
 
 class TokenAttention(nn.Module):
@@ -100,8 +103,8 @@ class TokenAttention(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         q, k, v = self.qkv(h).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
-        out: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        q, k = self.norm_q(q.float()).to(v.dtype), self.norm_k(k.float()).to(v.dtype)
+        out: Tensor = self.out(attend(q, k, v).transpose(1, 2).flatten(2))
         return out
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +26,26 @@ class Level(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.resample = resample
 
-    def leave(self, x: Tensor, shifts: Iterator[Tensor]) -> Tensor:
-        """`x` at the next level's resolution."""
-        if isinstance(self.resample, ResidualBlock):
-            return self.resample(x, next(shifts))  # type: ignore[no-any-return]
-        return self.resample(x)  # type: ignore[no-any-return, misc]
+    def encode(self, h: Tensor, shifts: Iterator[Tensor], skips: list[Tensor]) -> Tensor:
+        """Run the level and put every layer's output on `skips`."""
+        for block in self.blocks:
+            h = block(h, next(shifts))
+            skips.append(h)
+        if self.resample is not None:
+            h = self._leave(h, shifts)
+            skips.append(h)
+        return h
+
+    def decode(self, h: Tensor, shifts: Iterator[Tensor], skips: list[Tensor]) -> Tensor:
+        """Run the level; every block takes the last of `skips` as well."""
+        for block in self.blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), next(shifts))
+        return h if self.resample is None else self._leave(h, shifts)
+
+    def _leave(self, h: Tensor, shifts: Iterator[Tensor]) -> Tensor:
+        inputs = (h, next(shifts)) if isinstance(self.resample, ResidualBlock) else (h,)
+        out: Tensor = cast("nn.Module", self.resample)(*inputs)
+        return out
 
 
 class UNet(nn.Module):
@@ -68,18 +84,14 @@ class UNet(nn.Module):
         for level, next_width in reversed(list(enumerate(widths))):
             blocks = []
             for index in range(config.blocks + 1):
-                attention = level in config.attention and (
-                    config.decoder_attention == "all" or index == config.blocks
-                )
+                attention = level in config.attention and (config.decoder_attention == "all" or index == config.blocks)
                 blocks.append(ResidualBlock(config, width + skips.pop(), next_width, attention))
                 width = next_width
             decoder.append(Level(blocks, None if level == 0 else _upsample(config, width)))
         self.encoder = nn.ModuleList(encoder)
         self.middle = nn.ModuleList(middle)
         self.decoder = nn.ModuleList(reversed(decoder))
-        self.norm_out = Norm(
-            width, group_count(width, config.max_groups, config.min_group_channels), config.norm_eps
-        )
+        self.norm_out = Norm(width, group_count(width, config.max_groups, config.min_group_channels), config.norm_eps)
         self.conv_out = nn.Conv2d(width, config.out_channels * patch, 3, padding=1)
 
         # Every block's projection of the embedding in one matrix: one product instead of one a block.
@@ -103,20 +115,12 @@ class UNet(nn.Module):
         h = pad_to_multiple(with_image(config, x, cond), config.size_multiple)
         h = self.conv_in(F.pixel_unshuffle(h, config.patch_size))
         skips = [h]
-        for level in self.encoder:
-            for block in level.blocks:
-                h = block(h, next(shifts))
-                skips.append(h)
-            if level.resample is not None:
-                h = level.leave(h, shifts)
-                skips.append(h)
+        for level in cast("Iterable[Level]", self.encoder):
+            h = level.encode(h, shifts, skips)
         for block in self.middle:
             h = block(h, next(shifts))
-        for level in reversed(self.decoder):
-            for block in level.blocks:
-                h = block(torch.cat([h, skips.pop()], dim=1), next(shifts))
-            if level.resample is not None:
-                h = level.leave(h, shifts)
+        for level in reversed(list(cast("Iterable[Level]", self.decoder))):
+            h = level.decode(h, shifts, skips)
         with full_precision(x):
             out = self.conv_out(self.norm_out(h.float()))
         return crop(F.pixel_shuffle(out, config.patch_size), size, config.size_multiple)

@@ -1,0 +1,163 @@
+"""The command line as a stranger meets it: help, slips of the keyboard, errors."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.cli import main
+
+
+def fresh(*arguments, code="from snowmelt.cli.main import main; main()"):
+    """A command in an interpreter of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+    )
+
+
+def test_help_is_there_at_once_and_without_torch():
+    code = "import sys; from snowmelt.cli.main import run; run(sys.argv[1:]); print('torch' in sys.modules)"
+    seconds = []
+    for arguments in (["--help"], ["train", "--help"], ["sample", "--help"]):
+        began = time.perf_counter()
+        answer = fresh(*arguments, code=code)
+        seconds.append(time.perf_counter() - began)
+        assert answer.stdout.startswith("Usage: snowmelt")
+        assert answer.stdout.endswith("False\n")
+    # Half a second is the promise; three times that is allowed to a machine that is busy with other tests.
+    assert min(seconds) < 1.5, seconds
+
+
+def test_a_bare_command_shows_what_there_is(snowmelt):
+    answer = snowmelt()
+    assert answer.code == 0
+    assert all(name in answer.out for name in ("demo", "train", "sample", "doctor"))
+
+
+def test_the_version_is_told(snowmelt):
+    assert snowmelt("--version").out.count(".") == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "near"),
+    [
+        (["trian", "x"], '"train"'),
+        (["train", "x", "--lrr", 1], "--lr"),
+        (["train", "x", "--micro_bach", 1], "--micro-batch"),
+        (["sample", "x", "--samplr", "ddim"], "--sampler"),
+        (["train", "x", "--fit", "cropp"], '"crop"'),
+        (["sample", "x", "--format", "pngg"], '"png"'),
+        (["sample", "x", "--weights", "eme"], '"ema"'),
+        (["train", "digits", "--preset", "tinyy"], "'tiny'"),
+        (["train", "digits", "--predict", "epss"], "'eps'"),
+        (["train", "digits", "--schedule", "cosin"], "'cosine'"),
+        (["train", "digits", "--weight", "minsnr"], "'min-snr'"),
+        (["train", "digits", "--weight", "edm+lerned"], "+learned"),
+        (["train", "digits", "--density", "lognorml"], "'lognormal'"),
+        (["train", "digits", "--loss", "hubert"], "'huber'"),
+        (["train", "digitz"], "digits"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
+)
+def test_a_slip_of_the_keyboard_is_answered_with_the_nearest_match(refusal, command, near):
+    assert near in refusal(*command)
+
+
+@pytest.mark.parametrize(
+    ("options", "near"),
+    [
+        (["--sampler", "dpmpp2m"], "'dpmpp-2m'"),
+        (["--grid", "karas"], "'karras'"),
+        (["--set", "rhoo=3"], "'rho'"),
+        (["--sampler", "ddim", "--set", "etta=1"], "'eta'"),
+        (["--sampler", "ddpm", "--set", "variance=smal"], "small"),
+        (["--class", "sneeker"], "'Sneaker'"),
+    ],
+    ids=str,
+)
+def test_a_slip_in_sampling_is_too(refusal, finished_run, options, near):
+    assert near in refusal("sample", finished_run, "-n", 1, *options)
+
+
+def test_a_typo_is_told_before_any_image_is_read(refusal):
+    assert "Unknown loss" in refusal("train", "no-such-folder", "--loss", "l3")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        *(("--lr", value) for value in ("abc", "-1", "nan", "11")),
+        *(("--batch", value) for value in ("0", "-1", "few", "10000000")),
+        *(("--micro-batch", value) for value in ("0", "half")),
+        *(("--steps", value) for value in ("0", "-3", "many")),
+        *(("--minutes", value) for value in ("0", "-1", "nan", "inf")),
+        *(("--images", value) for value in ("0", "many", "-2M")),
+        *(("--size", value) for value in ("0", "-1", "33x", "x", "1x2x3", "99999", "big")),
+        *(("--channels", value) for value in ("0", "7")),
+        *(("--holdout", value) for value in ("1", "-0.1")),
+        *(("--decay", value) for value in ("2", "-1")),
+        *(("--warmup", value) for value in ("soon", "-1")),
+        *(("--ema", value) for value in ("power:1", "often")),
+        *(("--dropout", value) for value in ("1", "-0.1")),
+        *(("--label-dropout", value) for value in ("2",)),
+        *(("--noise-levels", value) for value in ("0", "some", "10000000")),
+        *(("--seed", value) for value in ("-1", str(2**63))),
+        *(("--keep", value) for value in ("0",)),
+        *(("--log-every", value) for value in ("0",)),
+        *(("--checkpoint-minutes", value) for value in ("-1",)),
+        *(("--precision", value) for value in ("fp64", "fp16")),
+        *(("--device", value) for value in ("gpu", "cuda:99", "meta")),
+        *(("--log", value) for value in ("wandb", "tensorbord")),
+        *(("--labels", value) for value in ("yes", "no.csv")),
+    ],
+)
+def test_a_number_or_name_out_of_range_is_named_with_its_flag(refusal, tmp_path, minimal, grey_file, flag, value):
+    budget = () if flag in ("--minutes", "--images", "--steps") else ("--steps", 1)
+    message = refusal(
+        "train", grey_file, "--out", tmp_path / "run", "--preset", minimal, "--predict", "eps", *budget, flag, value
+    )
+    assert flag.strip("-").replace("-", " ") in message.replace("-", " ").lower() or "budget" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("budgets", [("--steps", 1, "--minutes", 1), ("--images", 1, "--steps", 1)])
+def test_two_budgets_are_one_too_many(refusal, grey_file, budgets):
+    assert "one of --minutes, --images and --steps" in refusal("train", grey_file, *budgets)
+
+
+def test_debug_shows_where_an_error_came_from():
+    with pytest.raises(SnowmeltError):
+        main.run(["sample", "no-such-run"], debug=True)
+
+
+def test_an_error_of_our_own_is_told_apart_from_the_users(snowmelt, monkeypatch):
+    from snowmelt.data.sources import fashion_mnist
+
+    monkeypatch.setattr(fashion_mnist, "FOLDER", None)
+    answer = snowmelt("doctor")
+    assert answer.code == 1
+    assert "AttributeError" in answer.err
+    assert "--debug" in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    command = f"{sys.executable} -m snowmelt doctor | head -1"
+    answer = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0
+    assert answer.stderr == ""
+
+
+def test_doctor_says_what_is_here(snowmelt):
+    answer = snowmelt("doctor")
+    assert answer.code == 0
+    for name in ("snowmelt", "python", "torch", "cpu", "disk", "fashion-mnist", "[log]"):
+        assert f"\n{name} " in "\n" + answer.out

@@ -1,0 +1,69 @@
+"""What users rely on. A name may be added here; changing or removing one breaks somebody's script."""
+
+import re
+from inspect import signature
+
+import pytest
+
+import snowmelt
+from snowmelt.cli.main import app
+
+NAMES = ["Schedule", "SnowmeltError", "Tableau", "load", "resume", "sample", "train"]
+
+OPTIONS = {
+    "demo": ["--out", "--minutes", "--seed", "--device", "--overwrite"],
+    "train": [
+        *("--data", "--data-dir", "--data_dir", "--train_data_dir"),
+        *("--out", "--outdir", "--output_dir"),
+        *("--resume", "--resume_from_checkpoint"),
+        *("--size", "--resolution", "--image_size"),
+        *("--channels", "--labels", "--fit"),
+        *("--flip", "--random_flip", "--no-flip", "--no-random_flip"),
+        *("--holdout", "--allow-unreadable", "--preset", "--minutes", "--images"),
+        *("--steps", "--max_train_steps"),
+        *("--batch", "--train_batch_size"),
+        "--micro-batch",
+        *("--lr", "--learning_rate"),
+        *("--warmup", "--decay", "--ema", "--dropout", "--label-dropout"),
+        *("--predict", "--prediction_type"),
+        *("--schedule", "--noise-levels", "--zero-snr", "--no-zero-snr"),
+        *("--learned-variance", "--no-learned-variance"),
+        *("--loss", "--weight", "--density"),
+        *("--precision", "--mixed_precision"),
+        *("--seed", "--device", "--log-every", "--checkpoint-minutes"),
+        *("--keep", "--checkpoints_total_limit"),
+        *("--log", "--dry-run"),
+    ],
+    "sample": [
+        *("--model", "-n", "--count", "--out", "--outdir", "--sampler"),
+        *("--steps", "--num_inference_steps"),
+        *("--grid", "--set", "--clip", "--seed", "--seeds", "--class", "--guidance", "--format", "--weights"),
+        *("--batch", "--device", "--overwrite"),
+    ],
+    "doctor": [],
+}
+
+
+def test_the_names_that_are_imported_are_these():
+    assert snowmelt.__all__ == NAMES
+    assert all(getattr(snowmelt, name) is not None for name in NAMES)
+    assert set(NAMES) <= set(dir(snowmelt))
+    with pytest.raises(AttributeError, match="no attribute 'smaple'"):
+        _ = snowmelt.smaple
+
+
+def test_the_commands_are_these():
+    assert {name for name in app if not name.startswith("-")} == set(OPTIONS)
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_options_of_each_command_are_these(command):
+    arguments = app[command].assemble_argument_collection()
+    assert [name for argument in arguments for name in argument.names] == OPTIONS[command]
+
+
+def test_every_option_says_what_it_does():
+    for command in OPTIONS:
+        function = app[command].default_command
+        for name in signature(function).parameters:
+            assert re.search(rf"\n    {name}\n        \w", function.__doc__), (command, name)

@@ -1,0 +1,180 @@
+"""`snowmelt sample`: files that say how they were made, and images that depend on their seed alone."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import snowmelt as library
+from snowmelt import api
+from snowmelt.sampling.sampler import make_tableau
+from snowmelt.sampling.tableau import save_tableau
+
+
+@pytest.fixture
+def draw(snowmelt, finished_run, tmp_path):
+    """A function that samples the shoes into a folder of its own, in two steps, and returns it."""
+    count = [0]
+
+    def call(*arguments):
+        count[0] += 1
+        folder = tmp_path / f"samples{count[0]}"
+        answer = snowmelt("sample", finished_run, "--out", folder, "--steps", 2, *arguments)
+        assert answer.code == 0, answer
+        return folder
+
+    return call
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def test_a_picture_a_sample_a_grid_and_a_line_about_each(draw, finished_run):
+    folder = draw("-n", 3)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("000000.png", "000001.png", "000002.png"), "grid.png", "samples.jsonl"
+    ]  # fmt: skip
+    model = api.load(finished_run)
+    assert rows(folder)[1] == {
+        "file": "000001.png", "seed": 1, "class": "Sneaker", "sampler": "dpmpp-2m", "steps": 2, "evaluations": 2,
+        "guidance": 1.0, "weights": "ema", "model": model.digest,
+    }  # fmt: skip
+    picture = Image.open(folder / "000001.png")
+    assert (picture.size, picture.mode) == ((8, 8), "RGB")
+    assert (picture.text["seed"], picture.text["class"]) == ("1", "Sneaker")
+    Image.open(folder / "grid.png").load()
+
+
+def test_samples_go_into_the_run_where_no_place_is_named(snowmelt, minimal, shoes, tmp_path):
+    run = api.train(shoes, out=tmp_path / "run", preset=minimal, steps=1)
+    assert snowmelt("sample", run, "-n", 2, "--steps", 1).code == 0
+    assert (run / "samples" / "000001.png").is_file()
+
+
+def test_arrays_hold_the_same_pixels_channels_last(draw):
+    folder = draw("-n", 5, "--batch", 2)
+    pictures = np.stack([np.asarray(Image.open(folder / f"{i:06}.png")) for i in range(5)])
+    assert pictures.dtype == np.uint8
+    archive = np.load(draw("-n", 5, "--batch", 2, "--format", "npz") / "samples.npz")
+    assert archive.files == ["arr_0", "arr_1"]
+    np.testing.assert_array_equal(archive["arr_0"], pictures)
+    assert archive["arr_1"].tolist() == [0, 1, 0, 1, 0]
+    np.testing.assert_array_equal(np.load(draw("-n", 5, "--batch", 2, "--format", "npy") / "samples.npy"), pictures)
+
+
+def test_a_sample_alone_is_the_sample_among_many(finished_run):
+    model = api.load(finished_run)
+    for sampler in ("dpmpp-2m", "ddim", "ddpm"):
+        plan = api.plan_sampling(model, sampler=sampler, steps=4)
+        many = torch.cat(list(plan.batches(range(64), api.choose_labels(model, (), range(64)), 64)))
+        alone = torch.cat(list(plan.batches([7], api.choose_labels(model, (), [7]), 1)))
+        torch.testing.assert_close(alone[0], many[7], rtol=0, atol=1e-5)
+        assert (many[6] - many[7]).abs().max() > 0.1
+
+
+def test_the_same_seed_makes_the_same_file_whichever_it_is_drawn_with(draw):
+    first = draw("-n", 8, "--batch", 2)
+    chosen = draw("--seeds", "4-5,2-3", "--batch", 2)
+    assert [row["seed"] for row in rows(chosen)] == [4, 5, 2, 3]
+    for row in rows(chosen):
+        assert (chosen / row["file"]).read_bytes() == (first / f"{row['seed']:06}.png").read_bytes()
+    assert [row["seed"] for row in rows(draw("-n", 2, "--seed", 40))] == [40, 41]
+
+
+def test_python_draws_what_the_command_draws(draw, finished_run):
+    folder = draw("-n", 3)
+    images = library.sample(library.load(finished_run), 3, steps=2)
+    assert images.dtype == torch.uint8
+    for number, image in enumerate(images):
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / f"{number:06}.png")), image.permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("name", ["Sneaker", "sneaker", "1"])
+def test_a_class_may_be_asked_for(draw, name):
+    assert {row["class"] for row in rows(draw("-n", 3, "--class", name))} == {"Sneaker"}
+
+
+def test_classes_take_turns(draw):
+    assert [row["class"] for row in rows(draw("-n", 4))] == ["Boot", "Sneaker"] * 2
+    assert [row["class"] for row in rows(draw("-n", 3, "--class", "1", "--class", "boot"))] == [
+        "Sneaker",
+        "Boot",
+        "Sneaker",
+    ]
+
+
+def test_guidance_changes_images_and_costs_twice(draw):
+    plain, guided = draw("-n", 2), draw("-n", 2, "--guidance", 3)
+    assert (plain / "000000.png").read_bytes() != (guided / "000000.png").read_bytes()
+    assert rows(guided)[0]["evaluations"] == 2 * rows(plain)[0]["evaluations"]
+
+
+def test_raw_weights_are_others(draw):
+    assert rows(draw("-n", 1, "--weights", "raw"))[0]["model"] != rows(draw("-n", 1))[0]["model"]
+
+
+def test_a_table_from_a_file_is_a_sampler(snowmelt, finished_run, tmp_path):
+    model = api.load(finished_run)
+    save_tableau(make_tableau("heun", model.denoiser.schedule, 3), tmp_path / "heun.json")
+    command = ("sample", finished_run, "-n", 2, "--out", tmp_path / "a", "--sampler", tmp_path / "heun.json")
+    assert snowmelt(*command).code == 0
+    command = ("sample", finished_run, "-n", 2, "--out", tmp_path / "b", "--sampler", "heun", "--steps", 3)
+    assert snowmelt(*command).code == 0
+    assert (tmp_path / "a" / "000001.png").read_bytes() == (tmp_path / "b" / "000001.png").read_bytes()
+
+
+def test_samples_that_are_there_are_kept(draw, refusal, snowmelt, finished_run):
+    folder = draw("-n", 1)
+    again = ("sample", finished_run, "-n", 1, "--steps", 1, "--out", folder)
+    before = (folder / "000000.png").read_bytes()
+    assert "already holds samples" in refusal(*again)
+    assert (folder / "000000.png").read_bytes() == before
+    assert snowmelt(*again, "--overwrite").code == 0
+
+
+def test_a_model_of_deep_or_odd_images_is_saved_as_arrays(snowmelt, refusal, minimal, tmp_path):
+    data, run = tmp_path / "deep.npy", tmp_path / "run"
+    np.save(data, np.random.default_rng(0).random((20, 2, 6, 6), np.float32))
+    api.train(data, out=run, preset=minimal, steps=1)
+    assert "--format npz" in refusal("sample", run, "-n", 1, "--steps", 1)
+    assert snowmelt("sample", run, "-n", 2, "--steps", 1, "--format", "npz").code == 0
+    drawn = np.load(run / "samples" / "samples.npz")["arr_0"]
+    assert (drawn.shape, drawn.dtype) == ((2, 6, 6, 2), np.float32)
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("-n", 0), "-n 0 is out of range"),
+        (("-n", -4), "-n -4 is out of range"),
+        (("--class", "Unicorn"), "Choices: Boot, Sneaker"),
+        (("--class", "2"), "Choices: Boot, Sneaker"),
+        (("--batch", 0), "--batch 0"),
+        (("--steps", 0), "1 to 100,000 steps"),
+        (("--seed", -1), "--seed -1"),
+        (("--seeds", "9-1"), "--seeds '9-1'"),
+        (("--set", "eta"), "name=value"),
+        (("--sampler", "none.json"), "none.json does not exist"),
+        (("--sampler", "ddpm", "--set", "variance=learned"), "not learned a variance"),
+        (("--grid", "leading"), "counts steps of a discrete schedule"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_drawn_is_told_and_nothing_is_written(refusal, finished_run, tmp_path, arguments, match):
+    assert match in refusal("sample", finished_run, "--out", tmp_path / "s", *arguments)
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_guidance_without_classes_is_refused(refusal, minimal, grey_file, tmp_path):
+    run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=1)
+    assert "Name a class, or set guidance to 1" in refusal("sample", run, "-n", 1, "--guidance", 2)
+
+
+def test_what_is_no_model_is_told(refusal, tmp_path):
+    assert "does not exist" in refusal("sample", tmp_path / "none", "-n", 1)
+    (tmp_path / "model.pt").write_bytes(b"\x80\x04N.")
+    assert "looks like a pickle" in refusal("sample", tmp_path / "model.pt", "-n", 1)

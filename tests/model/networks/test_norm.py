@@ -1,0 +1,125 @@
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import forward_ad
+
+from snowmelt.model.networks.norm import ChannelsLastNorm, Norm, group_count, norm
+
+
+def inputs(modulated, added, dtype=torch.float32, shape=(3, 12, 5, 4)):
+    batch, channels = shape[:2]
+    rows = batch if modulated else 1
+    x = (torch.randn(shape, dtype=dtype) * 2 + 3).contiguous(memory_format=torch.channels_last)
+    extra = torch.randn(batch, channels, dtype=dtype) if added else None
+    tensors = [x, extra, torch.randn(rows, channels, dtype=dtype), torch.randn(rows, channels, dtype=dtype)]
+    return [None if tensor is None else tensor.requires_grad_() for tensor in tensors]
+
+
+@pytest.mark.parametrize(("modulated", "added", "silu"), list(itertools.product([False, True], repeat=3)))
+def test_fast_path_is_the_definition(modulated, added, silu):
+    tensors = inputs(modulated, added)
+    present = [tensor for tensor in tensors if tensor is not None]
+    found = ChannelsLastNorm.apply(*tensors, 4, 1e-5, silu)
+    exact = [None if tensor is None else tensor.detach().double().requires_grad_() for tensor in tensors]
+    expected = norm(*exact, 4, 1e-5, silu)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+    weight = torch.randn_like(found)
+    found_grads = torch.autograd.grad(found, present, weight)
+    expected_grads = torch.autograd.grad(expected, [t for t in exact if t is not None], weight.double())
+    for mine, other in zip(found_grads, expected_grads, strict=True):
+        assert ((mine - other).norm() / other.norm()).item() < 1e-5
+    assert found_grads[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_fast_path_survives_a_mean_far_above_the_deviation():
+    x = (torch.randn(2, 8, 16, 16) + 1000).contiguous(memory_format=torch.channels_last)
+    one, zero = torch.ones(1, 8), torch.zeros(1, 8)
+    expected = norm(x.double(), None, one.double(), zero.double(), 4, 1e-5, False)
+    found = ChannelsLastNorm.apply(x, None, one, zero, 4, 1e-5, False)
+    assert (found - expected).abs().max().item() < 1e-3
+
+
+@pytest.mark.parametrize(("modulated", "added"), [(False, False), (True, True)])
+def test_first_and_second_derivatives_are_numerical_ones(modulated, added):
+    tensors = inputs(modulated, added, torch.float64, (2, 4, 2, 3))
+    present = [tensor for tensor in tensors if tensor is not None]
+
+    def function(*given):
+        given = list(given) if added else [given[0], None, *given[1:]]
+        return ChannelsLastNorm.apply(*given, 2, 1e-5, True)
+
+    assert torch.autograd.gradcheck(function, present)
+    assert torch.autograd.gradgradcheck(function, present)
+
+
+def channels_last_norm():
+    layer = Norm(8, 4, 1e-5)
+    with torch.no_grad():
+        layer.weight.normal_()
+        layer.bias.normal_()
+    return layer, torch.randn(2, 8, 3, 3).contiguous(memory_format=torch.channels_last)
+
+
+def test_module_is_group_norm_then_modulation_then_silu():
+    layer, x = channels_last_norm()
+    scale, shift, added = torch.randn(3, 2, 8).unbind(0)
+    normed = F.group_norm(x, 4, layer.weight, layer.bias, 1e-5)
+    torch.testing.assert_close(layer(x), F.silu(normed))
+    modulated = F.silu(normed * (1 + scale[..., None, None]) + shift[..., None, None])
+    for y in (x, x.contiguous()):
+        torch.testing.assert_close(layer(y, scale=scale, shift=shift), modulated)
+    torch.testing.assert_close(layer(x, added=added), layer(x + added[..., None, None]))
+    plain = Norm(8, 4, 1e-5, silu=False)
+    torch.testing.assert_close(plain(x), F.group_norm(x, 4, eps=1e-5))
+
+
+def test_fast_path_is_taken_only_where_it_is_safe(monkeypatch):
+    layer, x = channels_last_norm()
+    calls = []
+    original = ChannelsLastNorm.apply
+    monkeypatch.setattr(ChannelsLastNorm, "apply", lambda *args: calls.append(1) or original(*args))
+    layer(x)
+    assert calls == [1]
+    layer(x.contiguous())
+    torch.func.jvp(layer, (x,), (x,))
+    with forward_ad.dual_level():
+        layer(forward_ad.make_dual(x, x))
+    torch.export.export(layer, (x,))
+    assert calls == [1]
+
+
+def test_forward_mode_derivative_is_the_reverse_mode_one():
+    layer, x = channels_last_norm()
+    tangent, weight = torch.randn_like(x), torch.randn_like(x)
+    _, derivative = torch.func.jvp(layer, (x,), (tangent,))
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(x), x, weight)
+    assert (derivative * weight).sum().item() == pytest.approx((gradient * tangent).sum().item(), rel=1e-4)
+
+
+def test_half_precision_input_is_normalised_in_float32():
+    layer, x = channels_last_norm()
+    x = (x * 1e-3 + 100).to(torch.bfloat16)
+    found = layer(x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, layer(x.float()).to(torch.bfloat16), rtol=0.02, atol=0.02)
+    assert layer(x, added=torch.full((2, 8), 1e-3)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("channels", "max_groups", "min_channels", "expected"),
+    [
+        (128, 32, 1, 32),
+        (48, 32, 1, 24),
+        (7, 32, 1, 7),
+        (37, 32, 1, 1),
+        (64, 32, 4, 16),
+        (2, 32, 4, 1),
+        (100, 32, 4, 25),
+    ],
+)
+def test_groups_divide_the_channels(channels, max_groups, min_channels, expected):
+    assert group_count(channels, max_groups, min_channels) == expected

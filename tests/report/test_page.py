@@ -1,0 +1,85 @@
+"""The run's page is one file, whole and readable anywhere."""
+
+import base64
+import io
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from snowmelt.report.page import write_run_page
+
+
+class Reader(HTMLParser):
+    """Collects images and links, and checks that tags close in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.images, self.links = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag == "img":
+            self.images.append(given)
+        elif tag != "meta":
+            self.open.append(tag)
+        self.links += [value for name, value in attrs if name in ("href", "src") and tag != "img"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def read(path):
+    reader = Reader()
+    reader.feed(path.read_text())
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "run")
+
+
+def test_a_page_holds_its_pictures_and_needs_nothing_from_outside(run):
+    page = write_run_page(run)
+    assert page == run / "report.html"
+    reader = read(page)
+    assert reader.links == []
+    assert "http" not in page.read_text().replace("http-equiv", "")
+    assert len(reader.images) == 3  # the losses, a preview, the data
+    for image in reader.images:
+        kind, data = image["src"].split(",")
+        assert kind == "data:image/png;base64"
+        Image.open(io.BytesIO(base64.b64decode(data))).load()
+        assert image["alt"]
+
+
+def test_samples_and_findings_come_first(run):
+    page = write_run_page(run, run / "data_preview.png", [("Worth", "7 < 8 & more")])
+    text = page.read_text()
+    assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["Samples", "Measured"]
+    assert "7 &lt; 8 &amp; more" in text
+    read(page)
+
+
+def test_the_page_says_what_was_trained(run, shoes):
+    text = write_run_page(run).read_text()
+    assert f"{shoes}: 3 x 8 x 8; preset minimal; predicts edm on the edm schedule; 12 steps; 96 images" in text
+    assert "fingerprint" in text  # the whole config
+
+
+def test_a_name_cannot_break_the_page(run):
+    config = (run / "config.yaml").read_text().replace("name: shoes", 'name: "<script>alert(1)</script>"')
+    (run / "config.yaml").write_text(config)
+    text = write_run_page(run).read_text()
+    assert "<script>" not in text
+    read(run / "report.html")
+
+
+def test_a_run_that_has_not_begun_has_a_page_too(run):
+    (run / "metrics.jsonl").write_text("")
+    shutil.rmtree(run / "previews")
+    assert len(read(write_run_page(run)).images) == 1

@@ -1,0 +1,115 @@
+"""The batch of step n is a pure function of (seed, n)."""
+
+from dataclasses import fields
+from itertools import pairwise
+
+import pytest
+import torch
+
+from snowmelt.training import randomness
+from snowmelt.training.batches import Batch
+from snowmelt.training.distributed import World
+
+
+def joined(parts):
+    """Several shares as one batch."""
+    tensors = [torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Batch) if f.name != "cond"]
+    labels = torch.cat([part.cond.label for part in parts])
+    return [*tensors, labels, torch.cat([part.cond.null for part in parts])]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(joined(a), joined(b), strict=True))
+
+
+@pytest.fixture
+def trainable(setup):
+    """Flips, withheld labels and everything else that is drawn."""
+    return setup(batch=12, flip=True, label_dropout=0.5, seed=3)
+
+
+def test_a_step_is_drawn_alike_whatever_was_drawn_before(trainable):
+    one, other = trainable.batches(), trainable.batches()
+    for step in range(5):
+        one.draw(step)
+    assert same([one.draw(7)], [other.draw(7)])
+
+
+def test_the_shares_of_all_ranks_are_the_batch_of_a_single_process(trainable):
+    whole = trainable.batches().draw(2)
+    for size in (2, 3, 4):
+        assert same([whole], [trainable.batches(World(rank, size)).draw(2) for rank in range(size)])
+
+
+def test_micro_batches_are_the_batch(trainable):
+    whole = trainable.batches().draw(2)
+    for size in (1, 5, 12, 100):
+        assert same([whole], list(whole.split(size)))
+
+
+def test_steps_and_seeds_differ_in_everything(trainable, setup):
+    names = [f.name for f in fields(Batch) if f.name != "cond"] + ["label", "null"]
+    first = joined([trainable.batches().draw(0)])
+    for other in (trainable.batches().draw(1), setup(batch=12, flip=True, label_dropout=0.5, seed=4).batches().draw(0)):
+        differ = [name for name, a, b in zip(names, first, joined([other]), strict=True) if not torch.equal(a, b)]
+        assert {"x_0", "noise", "log_snr", "label", "null"} <= set(differ)
+
+
+def test_every_image_is_seen_once_an_epoch(setup):
+    trainable = setup(batch=4, flip=False)
+    count = len(trainable.data.images)
+    assert count % 4 == 0
+    seen = torch.cat([trainable.batches().draw(step).x_0 for step in range(count // 4)])
+    assert len(seen.unique(dim=0)) == count
+
+
+def test_a_flip_mirrors_about_half_of_the_images(setup):
+    plain, flipped = (setup(batch=100, flip=flip).batches().draw(0).x_0 for flip in (False, True))
+    changed = [not torch.equal(a, b) for a, b in zip(plain, flipped, strict=True)]
+    mirrored = [torch.equal(a.flip(-1), b) for a, b in zip(plain, flipped, strict=True)]
+    assert changed == mirrored
+    assert 30 < sum(changed) < 70
+
+
+def test_labels_are_withheld_as_often_as_asked(setup):
+    null = setup(batch=2000, label_dropout=0.2).batches().draw(0).cond.null
+    assert 0.16 < null.double().mean() < 0.24
+
+
+@pytest.mark.parametrize("wishes", [{}, {"predict": "eps"}, {"predict": "flow"}])
+def test_quarters_run_from_the_cleanest_to_the_noisiest(setup, wishes):
+    batch = setup(batch=400, **wishes).batches().draw(0)
+    assert batch.quarter.unique().tolist() == [0, 1, 2, 3]
+    groups = [batch.log_snr[batch.quarter == quarter] for quarter in range(4)]
+    for cleaner, noisier in pairwise(groups):
+        assert cleaner.min() >= noisier.max()
+
+
+def test_the_held_out_batch_never_changes_and_is_not_trained_on(trainable):
+    one, other = trainable.batches().held_out(3), trainable.batches().held_out(3)
+    assert torch.equal(one.x_0, other.x_0)
+    assert torch.equal(one.noise, other.noise)
+    assert torch.equal(one.log_snr, other.log_snr)
+    assert one.cond.null is None
+    every = torch.cat([trainable.batches().draw(step).x_0 for step in range(4)])
+    assert not any(torch.equal(a, b) or torch.equal(a, b.flip(-1)) for a in one.x_0 for b in every)
+
+
+def test_uniform_numbers_are_uniform_and_their_streams_and_steps_unrelated(ks):
+    a, b, c = (randomness.uniform(1, stream, step, 5000) for stream, step in ((0, 0), (1, 0), (0, 1)))
+    for numbers in (a, b, c):
+        assert ks(numbers, lambda x: x) < 1
+    for other in (b, c):
+        assert abs(float(torch.corrcoef(torch.stack([a, other]))[0, 1])) < 0.05
+
+
+def test_normal_numbers_are_normal(ks):
+    numbers = randomness.normal(1, randomness.NOISE, 0, (5000,), torch.device("cpu"))
+    assert numbers.dtype == torch.float32
+    assert ks(numbers, torch.special.ndtr) < 1
+
+
+def test_the_numbers_of_a_seed_stay_the_same_from_release_to_release():
+    assert randomness.derived_seed(0, 2, 7) == 7_479_431_259_651_825_199
+    numbers = [number.hex() for number in randomness.uniform(5, 0, 9, 2).tolist()]
+    assert numbers == ["0x1.901f795090f2cp-2", "0x1.f35faefa785a1p-1"]

@@ -1,0 +1,150 @@
+"""When training ends, and the learning rate on the way there."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.training import loop
+from snowmelt.training.budget import Budget, Clock, Plan, parse_count
+from snowmelt.training.distributed import World
+from snowmelt.training.learner import Learner
+from snowmelt.training.loop import Trainer
+from snowmelt.training.progress import Reporter
+from snowmelt.training.records import Records
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("2M", 2_000_000), ("500k", 500_000), ("1500", 1500), (" 1.5m ", 1_500_000), ("1,000", 1000), ("2e6", 2_000_000)],
+)
+def test_a_count_may_be_written_as_people_write_it(text, count):
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "k", "0", "-5", "0.2", "nan", "inf", "many", "1e400"])
+def test_what_is_no_count_is_refused(text):
+    with pytest.raises(ValueError, match=r"positive|convert"):
+        parse_count(text)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"minutes": 1.0, "steps": 2}, {"minutes": 0}, {"images": -1}, {"minutes": math.nan}, {"minutes": math.inf}],
+)
+def test_a_budget_is_one_positive_number(given):
+    with pytest.raises(SnowmeltError, match=r"one of|positive"):
+        Budget(**given)
+
+
+def test_a_budget_comes_to_whole_batches():
+    assert Budget(steps=10).fixed_images(64) == 640
+    assert Budget(images=1000).fixed_images(64) == 1024
+    assert Budget(minutes=1).fixed_images(64) is None
+
+
+def test_the_rate_warms_up_holds_and_falls_to_zero_at_the_end():
+    plan = Plan(total=10_000, warmup=1000, decay_fraction=0.3)
+    assert plan.factor(0) == pytest.approx(1 / 1000)
+    assert plan.factor(499) == pytest.approx(0.5)
+    assert [plan.factor(images) for images in (1000, 4000, 7000)] == [1, 1, 1]
+    assert plan.factor(8500) == pytest.approx(0.5)
+    assert plan.factor(10_000) == plan.factor(20_000) == 0
+
+
+def test_an_open_plan_or_one_without_decay_never_falls():
+    assert Plan(math.inf, 0, 0.3).factor(10**9) == 1
+    assert Plan(1000, 0, 0.0).factor(999) == 1
+
+
+def test_a_run_shorter_than_its_warm_up_still_ends_at_zero():
+    plan = Plan(total=100, warmup=1000, decay_fraction=0.5)
+    assert max(plan.factor(images) for images in range(101)) < 0.1
+    assert plan.factor(100) == 0
+
+
+def test_nothing_is_concluded_from_the_first_seconds():
+    clock = Clock(minutes=10)
+    assert clock.revise(elapsed=1.0, images=64, batch=64) is None
+    assert clock.revise(elapsed=10.0, images=640, batch=64) is None  # measuring begins here
+    assert clock.revise(elapsed=20.0, images=1280, batch=64) == 64 * (20 + 580)
+
+
+def test_what_is_reserved_for_the_end_is_not_planned_for_training():
+    clock = Clock(minutes=10)
+    clock.reserve = 100.0
+    clock.revise(10.0, 640, 64)
+    assert clock.revise(20.0, 1280, 64) == 64 * (20 + 480)
+
+
+MINUTES, BATCH = 10, 64
+RATES = {
+    "constant": lambda seconds: 100,
+    "twice slower midway": lambda seconds: 100 if seconds < 300 else 50,
+    "twice faster midway": lambda seconds: 50 if seconds < 300 else 100,
+    "slow start": lambda seconds: 10 if seconds < 20 else 100,
+    "waves": lambda seconds: 100 * (1.5 + math.sin(seconds / 30)),
+}
+
+
+@pytest.fixture
+def simulated(setup, tmp_path, monkeypatch):
+    """A function that runs the real loop on an invented clock; returns (seconds taken, the trainer, factors used)."""
+
+    def run(rate, save=0.0, preview=0.0, minutes=MINUTES):
+        now, factors = [0.0], []
+        made = setup(steps=None, minutes=minutes, batch=BATCH, log_every=10**6, checkpoint_minutes=2, decay=0.3)
+        trainer = Trainer(made.config, made.data, tmp_path / "run", torch.device("cpu"), World(), Reporter(quiet=True))
+        trainer.create_run()
+
+        def step(self, batch, lr, number, images):
+            factors.append(lr / made.config.lr)
+            now[0] += BATCH / rate(now[0])
+
+        def spend(name, seconds):
+            def write(self, position):
+                now[0] += seconds
+                self.seconds[name] = seconds
+
+            return write
+
+        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr(trainer.batches, "draw", lambda number: None)
+        monkeypatch.setattr(Learner, "step", step)
+        monkeypatch.setattr(Records, "save", spend("save", save))
+        monkeypatch.setattr(Records, "preview", spend("preview", preview))
+        trainer.train()
+        return now[0], trainer, factors
+
+    return run
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_training_ends_within_two_percent_of_the_minutes_with_the_rate_at_zero(simulated, name):
+    seconds, trainer, factors = simulated(RATES[name])
+    assert seconds == pytest.approx(60 * MINUTES, rel=0.02)
+    assert factors[-1] < 0.02
+    assert max(factors) == 1
+    assert trainer.plan.total == trainer.position.images
+
+
+def test_the_last_save_is_within_the_minutes(simulated):
+    seconds, _, factors = simulated(RATES["constant"], save=12.0, preview=8.0)
+    assert seconds == pytest.approx(60 * MINUTES, rel=0.02)
+    assert factors[-1] < 0.02
+
+
+def test_a_quarter_of_a_minute_is_kept_too(simulated):
+    seconds, _, factors = simulated(lambda seconds: 600, minutes=0.25)
+    assert seconds == pytest.approx(15, rel=0.02)
+    assert factors[-1] < 0.1
+
+
+def test_each_plan_is_written_down_with_its_step(simulated):
+    _, trainer, _ = simulated(RATES["twice slower midway"])
+    steps, totals = zip(*trainer.position.revisions, strict=True)
+    assert list(steps) == sorted(steps)
+    assert totals[-1] == trainer.position.images
+    assert trainer.position.planned_minutes == MINUTES

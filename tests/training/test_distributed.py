@@ -1,0 +1,54 @@
+"""Two processes do what one does."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from snowmelt import api
+from snowmelt.training.checkpoint import load_latest
+from snowmelt.training.metrics import read_metrics
+
+SETTINGS = {"preset": "tiny", "steps": 9, "batch": 8, "log_every": 3, "device": "cpu", "seed": 5, "flip": True}
+
+
+def rows(run):
+    return [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
+
+
+def test_two_processes_train_as_one_does(shoes, tmp_path):
+    one = api.train(shoes, out=tmp_path / "one", **SETTINGS)
+    flags = [part for name, value in SETTINGS.items() if name != "flip" for part in (f"--{name}", str(value))]
+    flags = [flag.replace("_", "-") if flag.startswith("--") else flag for flag in flags]
+    # A checkpoint after every tenth step at which the two agree (none here), and one at the end.
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "snowmelt"),
+            *("train", str(shoes), "--out", str(tmp_path / "two"), "--flip", *flags),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Next:") == 1  # one of them speaks
+    alone, together = rows(one), rows(tmp_path / "two")
+    assert [row["step"] for row in together] == [3, 6, 9]
+    for name in ("loss", "loss_q0", "loss_q1", "loss_q2", "loss_q3", "grad_norm", "lr", "epoch"):
+        wanted = [row[name] for row in alone]
+        assert [row[name] for row in together] == pytest.approx(wanted, rel=1e-5), name
+    weights = load_latest(tmp_path / "two")[1]["raw"]
+    for name, tensor in load_latest(one)[1]["raw"].items():
+        assert weights[name].numpy() == pytest.approx(tensor.numpy(), abs=1e-5), name
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(setup):
+    from snowmelt.base.errors import SnowmeltError
+    from snowmelt.training.resolve import Wishes, resolve
+
+    made = setup()
+    with pytest.raises(SnowmeltError, match="--batch 9 cannot be split over 2 processes"):
+        resolve(Wishes(preset="minimal", batch=9), "x", made.data, made.config.data, made.batches()._device, 2)

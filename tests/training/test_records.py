@@ -1,0 +1,156 @@
+"""What a run leaves to look at: previews, rows of metrics, TensorBoard's events."""
+
+import builtins
+import importlib.util
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from snowmelt import api
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.training import preview
+from snowmelt.training.metrics import read_metrics
+from snowmelt.training.progress import BoardWriter, Reporter, Standing, duration
+
+
+def test_a_preview_shows_raw_and_averaged_samples_side_by_side(finished_run):
+    (path,) = (finished_run / "previews").iterdir()
+    assert path.name == "step_00000012.png"
+    picture = np.asarray(Image.open(path))
+    width = picture.shape[1]
+    half = (width - 8) // 2
+    assert width == 2 * half + 8
+    assert (picture[:, half : half + 8] == 255).all()
+    assert not np.array_equal(picture[:, :half], picture[:, half + 8 :])
+    assert picture.std() > 10
+
+
+def test_previews_come_often_at_first_and_always_of_the_same_seeds(finished_run, tmp_path):
+    assert [step for step in range(30_001) if preview.is_due(step)] == [
+        *(250, 500, 1000, 2000, 4000, 8000, 10_000, 20_000, 30_000)
+    ]  # fmt: skip
+    model = api.load(finished_run)
+    for name in ("a.png", "b.png"):
+        network = model.denoiser.network
+        preview.draw_preview(tmp_path / name, model.denoiser, [network, network], model.images, model.sampler)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_previews_are_drawn_when_they_are_due(minimal, grey_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "FIRST", (2, 3))
+    run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=5)
+    assert sorted(path.name[-6:] for path in (run / "previews").iterdir()) == ["02.png", "03.png", "05.png"]
+
+
+def test_the_data_is_shown_as_the_network_sees_it(finished_run):
+    assert np.asarray(Image.open(finished_run / "data_preview.png")).std() > 10
+
+
+def test_rows_tell_losses_by_quarter_speed_and_the_loss_on_held_out_images(finished_run):
+    rows = read_metrics(finished_run / "metrics.jsonl")
+    losses = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in losses] == [2, 4, 6, 8, 10, 12]
+    for row in losses:
+        assert row["images"] == 8 * row["step"]
+        assert row["loss"] == pytest.approx(sum(row[f"loss_q{i}"] for i in range(4)) / 4)  # even quarters: stratified
+        assert row["images_per_second"] > 0
+        assert row["flop_per_second"] > 1e6
+        assert row["grad_norm"] > 0
+    held_out = [row["held_out_loss"] for row in rows if "held_out_loss" in row]
+    assert len(held_out) == 12
+    assert all(loss > 0 for loss in held_out)
+
+
+def test_without_held_out_images_there_is_no_such_row(minimal, grey_file, tmp_path):
+    run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=2, data_wishes=api.DataWishes(holdout=0.0))
+    assert not any("held_out_loss" in row for row in read_metrics(run / "metrics.jsonl"))
+
+
+def test_old_checkpoints_are_discarded(finished_run):
+    assert [path.name for path in sorted((finished_run / "checkpoints").iterdir())] == [
+        *("step_00000010", "step_00000011", "step_00000012")
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="TensorBoard is not installed")
+def test_tensorboard_is_given_every_number(snowmelt, minimal, grey_file, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    answer = snowmelt(
+        "train", grey_file, "--out", run, "--preset", minimal, "--steps", 4, "--log-every", 2, "--log", "tensorboard"
+    )
+    assert answer.code == 0, answer
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
+    seen = events.Scalars("loss")
+    assert [(event.step, event.value) for event in seen] == [
+        (row["step"], pytest.approx(row["loss"], rel=1e-6)) for row in rows
+    ]
+    assert {"loss_q0", "lr", "grad_norm", "held_out_loss"} <= set(events.Tags()["scalars"])
+
+
+def test_tensorboard_that_is_not_installed_is_told_with_the_remedy(monkeypatch):
+    original = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name.startswith("torch.utils.tensorboard"):
+            raise ImportError(name)
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(SnowmeltError, match=r"pip install 'snowmelt\[log\]'"):
+        BoardWriter()
+
+
+STANDING = Standing(1234, 78_976, 0.4, 0.123456, 1500.0, 3725.0)
+
+
+def test_where_training_stands_is_one_line():
+    assert str(STANDING) == "step 1,234  78,976 images  loss 0.1235  1,500 images/s  1:02:05 left"
+    assert str(Standing(0, 0, 0.0, None, None, None)) == "step 0  0 images  loss -  - images/s  ? left"
+    assert [duration(seconds) for seconds in (0, 59.6, -3, 3600)] == ["0:00", "1:00", "0:00", "1:00:00"]
+
+
+def test_outside_a_terminal_a_plain_line_comes_every_few_seconds(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    reporter = Reporter(stream)
+    for _ in range(20):
+        reporter.show(STANDING)
+        now[0] += 1.0
+    reporter.show(STANDING, last=True)
+    reporter.close()
+    assert stream.getvalue().splitlines() == [f" 40%  {STANDING}"] * 5
+
+
+def test_on_a_terminal_one_line_is_kept_up_to_date():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    stream = Terminal()
+    reporter = Reporter(stream)
+    reporter.note("found [24] files")
+    reporter.show(STANDING)
+    reporter.show(STANDING, last=True)
+    reporter.close()
+    assert "found [24] files" in stream.getvalue()
+    assert "step 1,234" in stream.getvalue()
+    assert "\x1b[" in stream.getvalue()
+
+
+def test_a_quiet_reporter_says_nothing_but_writes_the_log(tmp_path):
+    stream = io.StringIO()
+    reporter = Reporter(stream, quiet=True)
+    reporter.note("early")
+    reporter.open_log(tmp_path / "log.txt")
+    reporter.note("late")
+    reporter.show(STANDING, last=True)
+    assert stream.getvalue() == ""
+    assert [line.split("  ")[1] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["early", "late"]
