@@ -3,16 +3,11 @@
 import json
 
 import numpy as np
-import pytest
 from PIL import Image
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    return tmp_path_factory.mktemp("demo") / "demo"
-
-
-def test_the_demo_trains_draws_measures_and_reports(snowmelt, out):
+def test_the_demo_trains_draws_measures_and_reports(snowmelt, tmp_path):
+    out = tmp_path / "demo"
     answer = snowmelt("demo", "--out", out, "--minutes", 0.1)
     assert answer.code == 0, answer
     assert answer.err == ""
@@ -27,12 +22,17 @@ def test_the_demo_trains_draws_measures_and_reports(snowmelt, out):
     assert page.count("data:image/png;base64,") >= 3
 
 
-def test_a_demo_is_replaced_on_request_only(refusal, snowmelt, out, tmp_path):
-    if not out.exists():
-        pytest.skip("needs the demo of the test before")
+def test_a_demo_is_replaced_on_request_only(refusal, snowmelt, tmp_path):
+    out = tmp_path / "demo"
+    out.mkdir()
+    (out / "config.yaml").write_text("that of the demo before")
     assert "--overwrite" in refusal("demo", "--out", out, "--minutes", 0.02)
+    assert (out / "config.yaml").read_text() == "that of the demo before"
     assert snowmelt("demo", "--out", out, "--minutes", 0.02, "--overwrite").code == 0
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "precious.txt").write_text("x")
-    assert "is no run" in refusal("demo", "--out", tmp_path / "mine", "--overwrite")
-    assert (tmp_path / "mine" / "precious.txt").exists()
+    assert (out / "report.html").is_file()
+
+
+def test_what_is_no_demo_is_not_replaced_even_on_request(refusal, tmp_path):
+    (tmp_path / "precious.txt").write_text("x")
+    assert "is no run" in refusal("demo", "--out", tmp_path, "--overwrite")
+    assert (tmp_path / "precious.txt").exists()

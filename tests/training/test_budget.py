@@ -1,13 +1,15 @@
 """When training ends, and the learning rate on the way there."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.training import loop
+from snowmelt.training import learner, loop
 from snowmelt.training.budget import Budget, Clock, Plan, parse_count
 from snowmelt.training.distributed import World
 from snowmelt.training.learner import Learner
@@ -93,11 +95,13 @@ RATES = {
 def simulated(setup, tmp_path, monkeypatch):
     """A function that runs the real loop on an invented clock; returns (seconds taken, the trainer, factors used)."""
 
-    def run(rate, save=0.0, preview=0.0, minutes=MINUTES):
+    def run(rate, save=0.0, preview=0.0, minutes=MINUTES, world=World()):  # noqa: B008
         now, factors = [0.0], []
         made = setup(steps=None, minutes=minutes, batch=BATCH, log_every=10**6, checkpoint_minutes=2, decay=0.3)
-        trainer = Trainer(made.config, made.data, tmp_path / "run", torch.device("cpu"), World(), Reporter(quiet=True))
-        trainer.create_run()
+        monkeypatch.setattr(learner, "_parallel", lambda objective, world: objective)
+        trainer = Trainer(made.config, made.data, tmp_path / "run", torch.device("cpu"), world, Reporter(quiet=True))
+        if world.leads:
+            trainer.create_run()
 
         def step(self, batch, lr, number, images):
             factors.append(lr / made.config.lr)
@@ -148,3 +152,43 @@ def test_each_plan_is_written_down_with_its_step(simulated):
     assert list(steps) == sorted(steps)
     assert totals[-1] == trainer.position.images
     assert trainer.position.planned_minutes == MINUTES
+
+
+@dataclass(frozen=True)
+class Leading(World):
+    """The first of two processes; what it tells the other is kept."""
+
+    size: int = 2
+    told: list[list[float]] = field(default_factory=list)
+
+    def agree(self, numbers, device):
+        self.told.append(numbers)
+        return numbers
+
+    def wait(self):
+        pass
+
+    def sum(self, tensor):
+        pass
+
+
+@dataclass(frozen=True)
+class Following(Leading):
+    """The second of two, which hears what the first has told."""
+
+    rank: int = 1
+    heard: Iterator[list[float]] = field(default_factory=lambda: iter(()))
+
+    def agree(self, numbers, device):
+        return next(self.heard)
+
+
+def test_processes_whose_clocks_disagree_follow_the_first_ones(simulated):
+    leading = Leading()
+    _, first, factors = simulated(RATES["waves"], world=leading)
+    following = Following(heard=iter(leading.told))
+    _, second, other_factors = simulated(lambda seconds: 0.9 * RATES["constant"](seconds), world=following)
+    assert second.position.step == first.position.step
+    assert second.position.revisions == first.position.revisions
+    assert other_factors == factors
+    assert next(following.heard, None) is None

@@ -14,7 +14,7 @@ from snowmelt import api
 from snowmelt.training.checkpoint import load_latest
 
 # So many checkpoints that a random moment is as likely to fall into the writing of one as not.
-STEPS = 16
+STEPS = 12
 SETTINGS = (
     *("--preset", "tiny", "--steps", STEPS, "--batch", 4, "--dropout", 0.1, "--log-every", 1),
     *("--checkpoint-minutes", 0.0005, "--keep", 2, "--device", "cpu"),

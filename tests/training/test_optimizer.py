@@ -59,11 +59,14 @@ def test_ten_steps_equal_the_textbooks_with_any_learning_rate_and_clipping(clip)
         torch.testing.assert_close(weight.detach().double(), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_a_gradient_shorter_than_the_clip_is_left_alone():
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_a_gradient_longer_than_the_clip_is_shortened_to_it_and_a_shorter_one_left_alone(scale):
+    """Adam hardly minds how long a gradient is, so its first moment is looked at."""
     weights = fresh()
     optimizer = Optimizer(weights, BETAS, clip=1.0)
-    give_gradients(weights, 1, scale=1e-3)
-    wanted = [0.1 * gradient for gradient in gradients(weights)]
+    give_gradients(weights, 1, scale)
+    norm = torch.cat([gradient.flatten() for gradient in gradients(weights)]).norm()
+    wanted = [0.1 * gradient / max(1.0, float(norm)) for gradient in gradients(weights)]
     optimizer.step(0.01)
     for (name, _), moment in zip(weights, wanted, strict=True):
         torch.testing.assert_close(optimizer.state()[f"{name}/exp_avg"].double(), moment, rtol=1e-5, atol=0)

@@ -165,8 +165,8 @@ def truncate(path):
 
 def flip_a_byte(path):
     content = bytearray(path.read_bytes())
-    # In the state it is a digit of a number, so that the file is still whole JSON.
-    place = content.index(b"12") if path.suffix == ".json" else len(content) - 3
+    # In the state it is a digit of a number (the step's), so that the file is still whole JSON.
+    place = content.index(b"12") + 1 if path.suffix == ".json" else len(content) - 3
     content[place] ^= 1
     path.write_bytes(content)
 

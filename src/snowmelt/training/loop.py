@@ -94,7 +94,7 @@ class Trainer:
                 position.elapsed = before + time.monotonic() - began
                 if clock is not None:
                     clock.reserve = sum(self.records.seconds.values())
-                    if self._agreeing() and clock.due(position.elapsed, revised) and self._revise(clock):
+                    if self._agreed(clock.due(position.elapsed, revised)) and self._revise(clock):
                         revised = position.elapsed
                 if self._is_over(clock, asked_to_stop):
                     break

@@ -13,6 +13,12 @@ def _seed() -> None:
 
 
 @pytest.fixture
+def fast_norm(monkeypatch) -> None:
+    """Take the norm's fast path for small images too."""
+    monkeypatch.setattr("snowmelt.model.networks.norm.FAST_FROM", 0)
+
+
+@pytest.fixture
 def stirred() -> Callable[[nn.Module], nn.Module]:
     """Add noise to every parameter of a network, and set it to evaluation."""
 

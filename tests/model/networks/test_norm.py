@@ -63,7 +63,7 @@ def channels_last_norm():
     return layer, torch.randn(2, 8, 3, 3).contiguous(memory_format=torch.channels_last)
 
 
-def test_module_is_group_norm_then_modulation_then_silu():
+def test_module_is_group_norm_then_modulation_then_silu(fast_norm):
     layer, x = channels_last_norm()
     scale, shift, added = torch.randn(3, 2, 8).unbind(0)
     normed = F.group_norm(x, 4, layer.weight, layer.bias, 1e-5)
@@ -76,7 +76,7 @@ def test_module_is_group_norm_then_modulation_then_silu():
     torch.testing.assert_close(plain(x), F.group_norm(x, 4, eps=1e-5))
 
 
-def test_fast_path_is_taken_only_where_it_is_safe(monkeypatch):
+def test_fast_path_is_taken_only_where_it_is_safe_and_pays(monkeypatch, fast_norm):
     layer, x = channels_last_norm()
     calls = []
     original = ChannelsLastNorm.apply
@@ -84,6 +84,9 @@ def test_fast_path_is_taken_only_where_it_is_safe(monkeypatch):
     layer(x)
     assert calls == [1]
     layer(x.contiguous())
+    with monkeypatch.context() as context:
+        context.setattr("snowmelt.model.networks.norm.FAST_FROM", x.numel() + 1)
+        layer(x)
     torch.func.jvp(layer, (x,), (x,))
     with forward_ad.dual_level():
         layer(forward_ad.make_dual(x, x))
@@ -100,9 +103,10 @@ def test_forward_mode_derivative_is_the_reverse_mode_one():
     assert (derivative * weight).sum().item() == pytest.approx((gradient * tangent).sum().item(), rel=1e-4)
 
 
-def test_half_precision_input_is_normalised_in_float32():
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_half_precision_input_is_normalised_in_float32(layout, fast_norm):
     layer, x = channels_last_norm()
-    x = (x * 1e-3 + 100).to(torch.bfloat16)
+    x = (x * 1e-3 + 100).to(torch.bfloat16).contiguous(memory_format=layout)
     found = layer(x)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, layer(x.float()).to(torch.bfloat16), rtol=0.02, atol=0.02)

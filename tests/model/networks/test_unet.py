@@ -26,7 +26,7 @@ TIMES = torch.tensor([3.0, 500.0])
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
-def config(request) -> UNetConfig:
+def config(request, fast_norm) -> UNetConfig:
     return request.param
 
 

@@ -86,7 +86,7 @@ def relative(found, expected):
 @pytest.mark.parametrize(
     ("peer", "ours"), [(DDPM_PEER, DDPM), (ADM_PEER, ADM), (IDDPM_PEER, IDDPM)], ids=["ddpm", "adm", "iddpm"]
 )
-def test_outputs_and_gradients_are_diffusers(peer, ours, prepared, stirred):
+def test_outputs_and_gradients_are_diffusers(peer, ours, prepared, stirred, fast_norm):
     theirs, net = pair(peer, ours, stirred)
     if prepared:
         net = prepare(net, torch.device("cpu"))

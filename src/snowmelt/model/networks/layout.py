@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -50,9 +54,24 @@ def prepare(module: nn.Module, device: torch.device) -> nn.Module:
     """Move `module` to `device` in the memory layout in which it runs fastest there, and return it.
 
     On the CPU that is channels-last: oneDNN's convolutions need no reordering of the images then. State dicts are the
-    same either way, but their four-dimensional tensors are not contiguous.
+    same either way, but their four-dimensional tensors are not contiguous. The process also keeps the memory it frees
+    (`keep_freed_memory`).
     """
     module = module.to(device)
     if device.type == "cpu":
+        keep_freed_memory()
         return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
     return module
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed blocks of up to 32 MiB for the next request; nothing happens with another C library.
+
+    A step allocates and frees the same activations as the one before. glibc returns them to the system and gets them
+    back page by page, each filled with zeros: a tenth of a training step's time.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc allows
+            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

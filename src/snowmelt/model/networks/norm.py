@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from snowmelt.model.networks.layout import forward_mode
 
+# Numbers in a batch of images from which the hand-written passes outweigh their dozens of small operations.
+FAST_FROM = 2**17
+
 
 def group_count(channels: int, max_groups: int, min_group_channels: int) -> int:
     """The largest divisor of `channels` that is at most `max_groups` and leaves `min_group_channels` a group."""
@@ -60,9 +63,10 @@ def norm(x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: 
 
 
 def _fast(x: Tensor) -> bool:
-    """Whether the path below may be taken: channels-last memory on the CPU, run eagerly."""
+    """Whether the path below may be taken and pays: much channels-last memory on the CPU, run eagerly."""
     return (
         x.device.type == "cpu"
+        and x.numel() >= FAST_FROM
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()
         and not forward_mode()
