@@ -110,9 +110,7 @@ def load() -> tuple[Classifier, dict]:
             model.load_state_dict({name: torch.from_numpy(stored[name]) for name in stored.files})
         facts = json.loads(record.read_text())
         if weights_hash(model) != facts["hash"]:
-            raise SystemExit(
-                f"{weights} does not match the hash in {record.name}: delete both to train it again."
-            )
+            raise SystemExit(f"{weights} does not match the hash in {record.name}: delete both to train it again.")
         return model, facts
     model = train()
     facts = {"hash": weights_hash(model), "test_accuracy": accuracy(model), "torch": torch.__version__}

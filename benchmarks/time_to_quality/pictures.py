@@ -29,9 +29,7 @@ def side_by_side(panels: list[tuple[str, str, Path]], out: Path, across: int = 3
     margin, text = 16, 48
     rows = -(-len(panels) // across)
     across = min(across, len(panels))
-    canvas = Image.new(
-        "L", (across * (width + margin) + margin, rows * (height + text + margin) + margin), 255
-    )
+    canvas = Image.new("L", (across * (width + margin) + margin, rows * (height + text + margin) + margin), 255)
     draw = ImageDraw.Draw(canvas)
     title_font, small_font = ImageFont.load_default(20), ImageFont.load_default(15)
     for i, ((title, subtitle, _), picture) in enumerate(zip(panels, pictures, strict=True)):

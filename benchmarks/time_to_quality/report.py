@@ -49,9 +49,7 @@ def table(rows: list[dict]) -> str:
 
 def _notes(rows: list[dict]) -> list[str]:
     protocols = sorted({(row["n"], row["sampling_steps"], row["threads"]) for row in rows})
-    notes = [
-        f"\nn = {n} samples, {steps} sampling steps, {threads} threads." for n, steps, threads in protocols
-    ]
+    notes = [f"\nn = {n} samples, {steps} sampling steps, {threads} threads." for n, steps, threads in protocols]
     rates = [row[f"matmul_gflops_{when}"] for row in rows for when in ("before", "between", "after")]
     if rates and max(rates) > 1.15 * min(rates):
         notes.append(

@@ -30,14 +30,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("mode", nargs="?", choices=["run", "report"], default="run")
     parser.add_argument("--minutes", default="10", help="budgets, comma-separated")
     parser.add_argument("--seeds", default="0", help="comma-separated")
-    parser.add_argument(
-        "--systems", default=",".join(SYSTEMS), help="comma-separated, of: " + ", ".join(SYSTEMS)
-    )
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated, of: " + ", ".join(SYSTEMS))
     parser.add_argument("-n", type=int, default=2000, help="samples a row")
     parser.add_argument("--steps", type=int, default=50, help="sampling steps")
-    parser.add_argument(
-        "--threads", type=int, default=os.cpu_count(), help="for every row (default: all cores)"
-    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for every row (default: all cores)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/time_to_quality.jsonl"))
     parser.add_argument(
         "--peer-python",

@@ -53,9 +53,7 @@ def train(system: str, images: np.ndarray, seconds: float, seed: int) -> Trained
     recipe = RECIPES[system]
     torch.manual_seed(seed)
     model = _network(recipe)
-    noising = diffusers.DDPMScheduler(
-        num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon"
-    )
+    noising = diffusers.DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon")
     ema = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.peak_rate, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
@@ -112,8 +110,6 @@ def _network(recipe: Recipe) -> torch.nn.Module:
         layers_per_block=recipe.layers,
         block_out_channels=recipe.channels,
         down_block_types=tuple("AttnDownBlock2D" if i == attention else "DownBlock2D" for i in range(levels)),
-        up_block_types=tuple(
-            "AttnUpBlock2D" if i == levels - 1 - attention else "UpBlock2D" for i in range(levels)
-        ),
+        up_block_types=tuple("AttnUpBlock2D" if i == levels - 1 - attention else "UpBlock2D" for i in range(levels)),
         norm_num_groups=recipe.norm_groups,
     )

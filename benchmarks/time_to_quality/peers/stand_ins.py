@@ -44,6 +44,4 @@ def install() -> list[str]:
 
 
 def _refuse(*_args, **_kwargs):
-    raise RuntimeError(
-        "a stand-in of benchmarks/time_to_quality was called; install the real package to use it"
-    )
+    raise RuntimeError("a stand-in of benchmarks/time_to_quality was called; install the real package to use it")

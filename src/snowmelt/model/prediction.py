@@ -140,6 +140,12 @@ def log_sigma(level: Level, schedule: Schedule) -> Tensor:
     return (-level.log_snr / 8).clamp(min=-10)
 
 
+@clocks.register("log-snr", "25 log(sigma/alpha), so that sinusoids resolve it as they do an index")
+def log_snr(level: Level, schedule: Schedule) -> Tensor:
+    """25 log(sigma/alpha) = -12.5 log-SNR, cut off like `log-sigma`, which it is a hundred times."""
+    return 100 * log_sigma(level, schedule)
+
+
 def default_clock(prediction: str, schedule: Schedule) -> str:
     """The clock that the prediction's own paper uses on this kind of schedule."""
     if prediction == "edm" or schedule.shape.scale == "exploding":

@@ -50,6 +50,14 @@ def test_positions_are_sinusoids_of_row_and_column():
             torch.testing.assert_close(positions[row, column], torch.tensor(expected), rtol=0, atol=1e-6)
 
 
+def test_positions_are_told_to_the_blocks(stirred):
+    net = stirred(build(SMALL))
+    x = torch.randn(1, 3, 8, 8)
+    for axis in (2, 3):
+        rolled = net(x.roll(2, axis), TIMES[:1]).roll(-2, axis)
+        assert not torch.allclose(rolled, net(x, TIMES[:1]), atol=1e-3)
+
+
 def test_pixels_return_to_their_places(stirred):
     """With the blocks left out, the output at a pixel depends on the pixels of its own patch only."""
     net = stirred(build(SMALL))

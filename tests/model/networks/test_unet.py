@@ -247,6 +247,49 @@ def test_width_of_the_embedding_is_a_setting(stirred):
     assert not torch.allclose(*net(torch.randn(1, 3, 8, 8).expand(2, 3, 8, 8), TIMES).chunk(2))
 
 
+def plain_norm(layer, x):
+    return torch.nn.functional.group_norm(x, layer.groups, layer.weight, layer.bias, layer.eps)
+
+
+def plain_attention(layer, x):
+    """One head at a time, from the rows (query | key | value, head, channel) of `qkv`."""
+    tokens = plain_norm(layer.norm, x).flatten(2).mT
+    q, k, v = (part.chunk(layer.heads, 2) for part in layer.qkv(tokens).chunk(3, 2))
+    size = q[0].shape[2]
+    heads = [(q[i] @ k[i].mT / size**0.5).softmax(2) @ v[i] for i in range(layer.heads)]
+    return (x + layer.out(torch.cat(heads, 2)).mT.reshape(x.shape)) * layer.skip_scale
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("scale_shift", [False, True])
+@pytest.mark.parametrize("resample", [None, "up", "down"])
+def test_residual_block_is_its_formula(heads, scale_shift, resample, stirred):
+    """GN, SiLU, resample, conv, the embedding, GN, SiLU, conv; the resampled shortcut; attention; each sum scaled."""
+    config = dataclasses.replace(
+        SMALL, heads=heads, scale_shift=scale_shift, skip_scale=0.6, resample="resblock", resample_projection=True
+    )
+    block = stirred(ResidualBlock(config, 8, 12, attention=True, resample=resample))
+    x, shift = torch.randn(2, 8, 4, 6), torch.randn(2, 24 if scale_shift else 12)
+    assert block.shift_channels == shift.shape[1]
+
+    def resized(y):
+        if resample == "down":
+            return (y[..., ::2, ::2] + y[..., 1::2, ::2] + y[..., ::2, 1::2] + y[..., 1::2, 1::2]) / 4
+        return y.repeat_interleave(2, 2).repeat_interleave(2, 3) if resample == "up" else y
+
+    silu = torch.nn.functional.silu
+    conv1 = block.conv1.conv if resample == "up" else block.conv1
+    h = conv1(resized(silu(plain_norm(block.norm1, x))))
+    if scale_shift:
+        scale, offset = shift[..., None, None].chunk(2, 1)
+        h = plain_norm(block.norm2, h) * (1 + scale) + offset
+    else:
+        h = plain_norm(block.norm2, h + shift[..., None, None])
+    expected = (block.shortcut(resized(x)) + block.conv2(silu(h))) * 0.6
+    expected = plain_attention(block.attention, expected)
+    torch.testing.assert_close(block(x, shift), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_upsampling_convolution_is_repetition_then_convolution(channels_last):
     layer = Upsample(6, 5)

@@ -12,7 +12,7 @@ from snowmelt.base.errors import SnowmeltError, unknown_name
 TimeConvention = Literal["ddpm", "adm", "vaswani", "fourier"]
 Resampling = Literal["conv-asymmetric", "conv", "resblock"]
 DecoderAttention = Literal["all", "last"]
-Initialization = Literal["ddpm", "adm", "edm"]
+Initialization = Literal["ddpm", "adm", "edm", "lecun"]
 
 # No published network comes near these; a number beyond them is a slip of the keyboard or a hostile file.
 MAX_WIDTH = 16_384
@@ -92,7 +92,7 @@ class UNetConfig(NetworkConfig):
                          "conv": the same, padded on all sides (iDDPM); "resblock": 2x2 mean and nearest inside residual
                          blocks (ADM, DDPM++)
     resample_projection  a resampling block's shortcut has a 1x1 convolution even where the width stays (DDPM++)
-    init                 weights at the start: "ddpm", "adm" or "edm" (see init.py)
+    init                 weights at the start: "ddpm", "adm", "edm" or "lecun" (see init.py)
     patch_size           p > 1: p x p pixels are folded into channels at the input and back at the output, so
                          nothing is computed at full resolution
     """

@@ -25,6 +25,9 @@ def initialize_unet(net: UNet) -> None:
     "ddpm"  every weight uniform with variance 2 / (fan_in + fan_out), biases zero; the last convolution of each block,
             the output of each attention and the output of the network 1e-5 of that (Ho et al. 2020)
     "edm"   the same with query, key and value drawn as one matrix and scaled by sqrt(0.2) (Karras et al. 2022)
+    "lecun" every weight normal with variance 1 / fan_in, residual branches included, biases zero; only the output of
+            the network is 1e-5 of that (LeCun et al. 1998). A few hundred steps ahead of the others, whose residual
+            branches must first grow; for networks too shallow to explode.
     "adm"   PyTorch's defaults, and exact zeros for those last layers (Dhariwal & Nichol 2021)
     """
     scheme = net.config.init
@@ -39,7 +42,10 @@ def initialize_unet(net: UNet) -> None:
 
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
+            if scheme == "lecun":
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            else:
+                nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
@@ -47,6 +53,9 @@ def initialize_unet(net: UNet) -> None:
             classes, width = module.weight.shape
             bound = math.sqrt(6 * classes / (classes + width))
             nn.init.uniform_(module.weight, -bound, bound)
+    if scheme == "lecun":
+        nn.init.xavier_uniform_(net.conv_out.weight, TINY_GAIN)
+        return
     for slice_ in torch.split(net.shifts.weight, net.shift_sizes):
         nn.init.xavier_uniform_(slice_)
     for attention in attentions:
