@@ -19,8 +19,9 @@ PEEBLES = "Peebles & Xie 2023, Scalable Diffusion Models with Transformers (arXi
 
 # What the ADM family shares, whatever its size.
 ADM: dict[str, Any] = {"time": "adm", "scale_shift": True, "norm_eps": 1e-5, "init": "adm"}
-# What our own small networks share: ADM's modulation, and convolutions for resampling, which cost the least.
-OWN: dict[str, Any] = {"resample": "resblock", "scale_shift": True, "skip_scale": 0.5**0.5, "init": "lecun"}
+# What our own small networks share: ADM's modulation, residual branches that are awake from the first step, and
+# convolutions for resampling, which cost the least.
+OWN: dict[str, Any] = {"resample": "conv", "scale_shift": True, "skip_scale": 0.5**0.5, "init": "lecun"}
 
 
 @PRESETS.register("ddpm-cifar10", "DDPM's U-Net for 32x32, 35.7M parameters", HO)
