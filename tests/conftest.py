@@ -92,7 +92,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, shoes: Path) -> Path:
             out=run,
             steps=12,
             preset="minimal",
-            data_wishes=api.DataWishes(holdout=0.2),
+            holdout=0.2,
             log_every=2,
             checkpoint_minutes=0,
             device="cpu",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.device import choose_device
-from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.pipeline import Data, load_data
+from snowmelt.data.sources import settled_name
 from snowmelt.image.codec import to_source
 from snowmelt.model.bundle import Model, Weights, load_model
 from snowmelt.model.condition import Condition
@@ -159,7 +160,6 @@ def train(
     *,
     out: str | Path | None = None,
     device: str = "auto",
-    data_wishes: DataWishes | None = None,
     reporter: Reporter | None = None,
     loading: Callable[[int, int], None] | None = None,
     dry_run: Callable[[Trainer], None] | None = None,
@@ -170,21 +170,22 @@ def train(
     data      a built-in name (digits, fashion-mnist), a folder, or a .npy or .npz file
     out       the run's folder, which must not exist; runs/NAME by default
     dry_run   called with the trainer instead of training
-    wishes    as in `snowmelt.training.resolve.Wishes`: minutes, preset, batch, lr, predict, ...
+    wishes    about the data as in `DataWishes` (size, channels, labels, fit, holdout), about training as in
+              `snowmelt.training.resolve.Wishes` (minutes, images, steps, preset, batch, lr, predict, ...)
     """
     reporter = reporter or Reporter(quiet=True)
     with joined_world() as world, torch.random.fork_rng(devices=_gpus()):
         reporter.follow(world)
         chosen = choose_device(device, world.local_rank)
-        asked = Wishes(**wishes)
+        wanted, asked = _sorted_wishes(wishes)
         check_wishes(asked, chosen, world.size)
         run = Path(out) if out is not None else Path("runs") / run_name(str(data))
         if dry_run is None:
             require_new(run)
-        wanted = data_wishes or DataWishes()
         loaded = _load(str(data), wanted, reporter, world, loading)
         data_config = DataConfig(
-            source=str(data),
+            # A run must find its data from any folder it is resumed in.
+            source=settled_name(data),
             size=(loaded.images.shape[2], loaded.images.shape[3]),
             channels=loaded.images.shape[1],
             labels=wanted.labels,
@@ -205,6 +206,18 @@ def train(
         world.wait()
         _run(trainer)
         return run
+
+
+def _sorted_wishes(wishes: dict[str, Any]) -> tuple[DataWishes, Wishes]:
+    about_data = {field.name for field in fields(DataWishes)}
+    known = about_data | {field.name for field in fields(Wishes)}
+    for name in wishes:
+        if name not in known:
+            raise unknown_name("argument of snowmelt.train:", name, known)
+    return (
+        DataWishes(**{name: value for name, value in wishes.items() if name in about_data}),
+        Wishes(**{name: value for name, value in wishes.items() if name not in about_data}),
+    )
 
 
 def resume(
@@ -293,4 +306,4 @@ def run_name(data: str) -> str:
     return (Path(name).stem if path.is_file() else name) or "run"
 
 
-__all__ = ["DataWishes", "Model", "SamplePlan", "TrainConfig", "load", "plan_sampling", "resume", "sample", "train"]
+__all__ = ["Model", "SamplePlan", "TrainConfig", "load", "plan_sampling", "resume", "sample", "train"]

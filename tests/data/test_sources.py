@@ -2,7 +2,7 @@ import pytest
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.items import Source
-from snowmelt.data.sources import SOURCES, Kind, open_source
+from snowmelt.data.sources import SOURCES, Kind, open_source, settled_name
 
 
 def test_an_unknown_name_gets_the_nearest_builtin_and_the_nearest_path(tmp_path, monkeypatch):
@@ -39,3 +39,9 @@ def test_a_third_party_can_add_a_source(monkeypatch):
     found = Source("mine", open_source("digits").items)
     SOURCES.register("mine", "a test")(Kind(lambda name, labels: found))
     assert open_source("mine") is found
+
+
+def test_a_settled_name_finds_the_same_data_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert settled_name("digits") == "digits"
+    assert settled_name("photos") == str(tmp_path / "photos")

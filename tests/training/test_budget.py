@@ -192,3 +192,10 @@ def test_processes_whose_clocks_disagree_follow_the_first_ones(simulated):
     assert second.position.revisions == first.position.revisions
     assert other_factors == factors
     assert next(following.heard, None) is None
+
+
+def test_a_run_that_decays_spends_at_most_a_tenth_on_warming_up():
+    planned = Plan(total=1_000, warmup=1_000_000, decay_fraction=0.3)
+    assert planned.factor(100) == 1
+    published = Plan(total=1_000, warmup=1_000_000, decay_fraction=0.0)
+    assert published.factor(99) == pytest.approx(1e-4)

@@ -65,7 +65,7 @@ def test_rows_tell_losses_by_quarter_speed_and_the_loss_on_held_out_images(finis
 
 
 def test_without_held_out_images_there_is_no_such_row(minimal, grey_file, tmp_path):
-    run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=2, data_wishes=api.DataWishes(holdout=0.0))
+    run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=2, holdout=0.0)
     assert not any("held_out_loss" in row for row in read_metrics(run / "metrics.jsonl"))
 
 

@@ -164,6 +164,12 @@ def train(
             "Nothing to train on.", "Name a folder of images or a built-in set, as in: snowmelt train digits"
         )
     wishes: dict[str, Any] = {
+        "size": parse_size(size),
+        "channels": channels,
+        "labels": labels,
+        "fit": fit,
+        "holdout": holdout,
+        "allow_unreadable": allow_unreadable,
         "preset": preset,
         "batch": batch,
         "micro_batch": None if micro_batch == "auto" else _whole(micro_batch, "--micro-batch"),
@@ -192,7 +198,6 @@ def train(
         data,
         out=run,
         device=device,
-        data_wishes=api.DataWishes(parse_size(size), channels, labels, fit, holdout, allow_unreadable),
         reporter=reporter,
         loading=_loading(reporter),
         dry_run=_describe if dry_run else None,

@@ -51,12 +51,16 @@ class Budget:
         return f"{self.images:,} images" if self.images is not None else f"{self.steps:,} steps"
 
 
+# The largest part of a run that decays to zero which may be warm-up.
+MOST_WARMUP = 0.1
+
+
 @dataclass(frozen=True)
 class Plan:
     """Warm-up, constant, decay to zero ("WSD"; Hägele et al. 2024), over a total that a clock may still revise.
 
     total           images at the end; math.inf while nothing has been measured
-    warmup          images of linear warm-up; math.inf-safe
+    warmup          images of linear warm-up, at most a tenth of a run that decays
     decay_fraction  the last part of the run, over which the rate falls linearly to zero
     """
 
@@ -66,8 +70,11 @@ class Plan:
 
     def factor(self, images: int) -> float:
         """What the base learning rate is multiplied by for the step that starts after `images`."""
-        rising = min(1.0, (images + 1) / self.warmup) if self.warmup > 0 else 1.0
-        if math.isinf(self.total) or self.decay_fraction <= 0:
+        timed = self.decay_fraction > 0 and not math.isinf(self.total)
+        # A run that is planned to its end must not spend it on warming up; a published recipe keeps its warm-up.
+        warmup = min(self.warmup, MOST_WARMUP * self.total) if timed else self.warmup
+        rising = min(1.0, (images + 1) / warmup) if warmup > 0 else 1.0
+        if not timed:
             return rising
         left = (self.total - images) / (self.decay_fraction * self.total)
         return min(rising, max(0.0, min(1.0, left)))

@@ -52,6 +52,7 @@ def test_unknown_names_are_named():
         ("dropout", -0.1),
         ("dropout", float("nan")),
         ("dropout", "0.1"),
+        ("dropout", False),
         ("multipliers", []),
         ("multipliers", [1, 0]),
         ("multipliers", [1, "2"]),

@@ -1,4 +1,7 @@
+import ctypes
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -131,6 +134,32 @@ def test_prepare_puts_convolutions_in_channels_last_memory_on_the_cpu():
     net = prepare(build(SMALL), torch.device("cpu"))
     assert net.middle[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert prepare(build(SMALL), torch.device("meta")).conv_in.weight.is_meta
+
+
+KEEPS = """
+import resource, torch
+from snowmelt.model.networks.layout import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(5_000_000) for _ in range(6)]
+    del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+without = faults()
+keep_freed_memory()
+faults()
+print(without, faults())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_freed_memory_is_kept_for_the_next_step():
+    run = subprocess.run([sys.executable, "-c", KEEPS], capture_output=True, text=True, check=True)
+    without, kept = map(int, run.stdout.split())
+    assert without > 10_000
+    assert kept < 1_000
 
 
 def test_a_sample_does_not_depend_on_the_others(config, stirred):

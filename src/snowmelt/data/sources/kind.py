@@ -27,6 +27,16 @@ class Kind:
 SOURCES: Registry[Kind] = Registry("source")
 
 
+def settled_name(data: str | Path) -> str:
+    """The name by which `open_source` finds the same data from any folder: a path becomes absolute."""
+    text = str(data)
+    return text if text in _builtin() else str(Path(text).expanduser().absolute())
+
+
+def _builtin() -> dict[str, Kind]:
+    return {entry.name: entry.value for entry in SOURCES if entry.value.accepts is None}
+
+
 def open_source(data: str | Path, labels: str = "auto") -> Source:
     """Find the data set called `data`: a built-in name, or else a path (write ./digits for a folder of that name).
 
@@ -34,8 +44,7 @@ def open_source(data: str | Path, labels: str = "auto") -> Source:
     Raises SnowmeltError where nothing is there, naming what is near.
     """
     text = str(data)
-    entries = list(SOURCES)
-    builtin = {entry.name: entry.value for entry in entries if entry.value.accepts is None}
+    entries, builtin = list(SOURCES), _builtin()
     if text in builtin:
         return builtin[text].find(text, labels)
     path = Path(text).expanduser()

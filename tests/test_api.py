@@ -1,0 +1,14 @@
+import pytest
+
+import snowmelt
+
+
+def test_an_unknown_argument_of_train_gets_the_nearest_one():
+    with pytest.raises(snowmelt.SnowmeltError, match=r"'minuts'.*Did you mean 'minutes'"):
+        snowmelt.train("digits", minuts=1)
+
+
+def test_train_takes_what_is_said_about_data_beside_the_rest(grey_file, minimal, tmp_path):
+    run = snowmelt.train(grey_file, out=tmp_path / "run", preset=minimal, steps=1, size=6, holdout=0.0)
+    model = snowmelt.load(run)
+    assert tuple(snowmelt.sample(model, 2).shape[2:]) == (6, 6)
