@@ -61,9 +61,10 @@ def test_an_open_plan_or_one_without_decay_never_falls():
     assert Plan(1000, 0, 0.0).factor(999) == 1
 
 
-def test_a_run_shorter_than_its_warm_up_still_ends_at_zero():
+def test_a_run_shorter_than_its_warm_up_still_reaches_the_base_rate_and_ends_at_zero():
     plan = Plan(total=100, warmup=1000, decay_fraction=0.5)
-    assert max(plan.factor(images) for images in range(101)) < 0.1
+    assert max(plan.factor(images) for images in range(101)) == 1
+    assert plan.factor(0) == pytest.approx(0.1)
     assert plan.factor(100) == 0
 
 
