@@ -4,7 +4,9 @@
 
 Each network has a process of its own, as its users would run it, and the two take turns, so whatever else the machine
 does strikes both alike: only the ratios count. A training step is forward, backward and fused AdamW in float32; the
-outputs must agree to 1e-5 before anything is timed. Needs diffusers (`pip install snowmelt[dev]`).
+outputs must agree to 1e-5 before anything is timed. Two ratios are given: of wall-clock time, and of processor time,
+which other processes disturb far less (with `--threads 1`, where no thread spins while it waits). Needs diffusers
+(`pip install snowmelt[dev]`).
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ def forward(call: Call, x: Tensor, t: Tensor) -> Callable[[], None]:
 
 
 def work(name: str, device: torch.device, threads: int, batch: int, pipe: Connection) -> None:
-    """Answer with the network's output first, then with the seconds that each named task took."""
+    """Answer with the network's output first, then with the (wall, processor) seconds of each named task."""
     torch.set_num_threads(threads)
     net, call = network(name, device)
     generator = torch.Generator().manual_seed(1)
@@ -98,17 +100,17 @@ def work(name: str, device: torch.device, threads: int, batch: int, pipe: Connec
         pipe.send((call(x, t).cpu().numpy(), parameter_count(net)))
     tasks = {"forward": forward(call, x, t), "train": train_step(net, call, x, t)}
     for task in iter(pipe.recv, None):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         tasks[task]()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        pipe.send(time.perf_counter() - start)
+        pipe.send((time.perf_counter() - start[0], time.process_time() - start[1]))
 
 
-def compare(task: str, pipes: dict[str, Connection], pairs: int) -> dict[str, float]:
+def compare(task: str, pipes: dict[str, Connection], pairs: int) -> dict[str, dict[str, float]]:
     """How many times as fast Snowmelt does `task`, over pairs of runs whose order alternates."""
 
-    def seconds(name: str) -> float:
+    def seconds(name: str) -> tuple[float, float]:
         pipes[name].send(task)
         return pipes[name].recv()
 
@@ -117,8 +119,11 @@ def compare(task: str, pipes: dict[str, Connection], pairs: int) -> dict[str, fl
         order = ("snowmelt", "diffusers") if pair % 2 else ("diffusers", "snowmelt")
         took = {name: seconds(name) for name in order}
         if pair >= 0:
-            ratios.append(took["diffusers"] / took["snowmelt"])
-    return {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios)}
+            ratios.append([other / ours for other, ours in zip(took["diffusers"], took["snowmelt"], strict=True)])
+    return {
+        clock: {"min": min(values), "median": statistics.median(values), "max": max(values)}
+        for clock, values in zip(("wall", "processor"), zip(*ratios, strict=True), strict=True)
+    }
 
 
 def main() -> None:
@@ -158,8 +163,8 @@ def main() -> None:
     print(f"{count:,} parameters, {options.batch} images of {SIZE}x{SIZE}, {options.threads} threads")
     print(f"outputs agree to {error:.1e}; images/s, Snowmelt over diffusers:")
     for task in ("forward", "train"):
-        ratio = result[task]
-        print(f"  {task:8} min {ratio['min']:.2f}  median {ratio['median']:.2f}  max {ratio['max']:.2f}")
+        for clock, ratio in result[task].items():
+            print(f"  {task:8} {clock:10}", *(f"{name} {value:.2f} " for name, value in ratio.items()))
     if options.out:
         options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

@@ -93,6 +93,23 @@ def test_init_schemes_have_the_papers_spread():
         assert labels == pytest.approx((2 * 11 / (11 + 256)) ** 0.5 if uniform else 1, rel=0.1)
 
 
+def test_lecun_init_draws_residual_branches_at_full_size_and_the_output_tiny():
+    wide = {"channels": 64, "multipliers": (1, 1), "blocks": 1, "attention": (0,)}
+    net = build(UNetConfig(**wide, init="lecun"))
+    block = net.encoder[0].blocks[0]
+    fans = [
+        (block.conv1, 576),
+        (block.conv2, 576),
+        (block.attention.qkv, 64),
+        (block.attention.out, 64),
+        (net.shifts, 256),
+    ]
+    for layer, fan in fans:
+        assert layer.weight.std().item() == pytest.approx(fan**-0.5, rel=0.05)
+        assert (layer.bias == 0).all()
+    assert net(torch.randn(2, 3, 8, 8), TIMES).abs().max() < 1e-3
+
+
 def test_every_parameter_has_a_gradient(config, stirred):
     config = dataclasses.replace(config, num_classes=3, value_dim=2, augment_dim=4, image_channels=1)
     net = prepare(stirred(build(config)), torch.device("cpu"))
