@@ -44,7 +44,7 @@ def _minimal_preset() -> Iterator[None]:
             attention=(1,),
         )
 
-    recipe = Recipe("minimal", PROCESSES["edm"], batch=8, warmup=0)
+    recipe = Recipe("minimal", PROCESSES["edm"], batch=8, warmup=0, dropout=0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS._entries, "minimal", Entry("minimal", network, "for tests"))
         patch.setitem(recipes._entries, "minimal", Entry("minimal", recipe, "for tests"))

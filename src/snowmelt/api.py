@@ -20,13 +20,15 @@ from snowmelt.model.bundle import Model, Weights, load_model
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.model.guidance import ClassifierFree, Clip, Clipped
+from snowmelt.model.networks import parameter_count
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 from snowmelt.sampling.tableau import Tableau
 from snowmelt.training.config import DataConfig, TrainConfig, load_config, save_config
 from snowmelt.training.distributed import World, joined_world
 from snowmelt.training.loop import Trainer
 from snowmelt.training.progress import Reporter
-from snowmelt.training.resolve import Wishes, check_wishes, resolve, resolve_budget
+from snowmelt.training.recipe import recipes
+from snowmelt.training.resolve import Wishes, check_wishes, describe, resolve, resolve_budget
 from snowmelt.training.run import CONFIG, LOG, require_new, require_run
 
 SAMPLE_BATCH = 64
@@ -182,6 +184,8 @@ def train(
         run = Path(out) if out is not None else Path("runs") / run_name(str(data))
         if dry_run is None:
             require_new(run)
+        if wanted.labels == "auto" and asked.preset != "auto":
+            wanted = replace(wanted, labels=recipes.get(asked.preset).labels)
         loaded = _load(str(data), wanted, reporter, world, loading)
         data_config = DataConfig(
             # A run must find its data from any folder it is resumed in.
@@ -199,6 +203,9 @@ def train(
         if dry_run is not None:
             dry_run(trainer)
             return run
+        for line in describe(config, parameter_count(trainer.learner.network), chosen):
+            reporter.note(line)
+        reporter.note(f"Run: {run}")
         world.wait()
         if world.leads:
             trainer.create_run()

@@ -10,7 +10,16 @@ from snowmelt import api
 from snowmelt.training.checkpoint import load_latest
 from snowmelt.training.metrics import read_metrics
 
-SETTINGS = {"preset": "tiny", "steps": 9, "batch": 8, "log_every": 4, "device": "cpu", "seed": 5, "flip": True}
+SETTINGS = {
+    "preset": "tiny",
+    "steps": 9,
+    "batch": 8,
+    "log_every": 4,
+    "device": "cpu",
+    "seed": 5,
+    "flip": True,
+    "dropout": 0.0,
+}
 
 
 def rows(run):

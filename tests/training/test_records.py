@@ -11,7 +11,7 @@ from PIL import Image
 
 from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.training import preview
+from snowmelt.training import preview, records
 from snowmelt.training.metrics import read_metrics
 from snowmelt.training.progress import BoardWriter, Reporter, Standing, duration
 
@@ -41,8 +41,17 @@ def test_previews_come_often_at_first_and_always_of_the_same_seeds(finished_run,
 
 def test_previews_are_drawn_when_they_are_due(minimal, grey_file, tmp_path, monkeypatch):
     monkeypatch.setattr(preview, "FIRST", (2, 3))
+    monkeypatch.setattr(records, "PREVIEW_SHARE", 1.0)
     run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=5)
     assert sorted(path.name[-6:] for path in (run / "previews").iterdir()) == ["02.png", "03.png", "05.png"]
+
+
+def test_previews_take_a_small_part_of_a_run(minimal, grey_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "FIRST", tuple(range(1, 9)))
+    monkeypatch.setattr(records, "PREVIEW_SHARE", 0.0)
+    run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=9)
+    drawn = sorted(path.name[-6:] for path in (run / "previews").iterdir())
+    assert drawn == ["01.png", "09.png"]  # the first, whose price is not known, and the last
 
 
 def test_the_data_is_shown_as_the_network_sees_it(finished_run):

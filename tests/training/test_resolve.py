@@ -10,7 +10,8 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.process.schedule import Schedule
 from snowmelt.training.config import load_config, save_config
 from snowmelt.training.recipe import PROCESSES, preset_for, recipes
-from snowmelt.training.resolve import Wishes, check_wishes, resolve_budget, resolve_process
+from snowmelt.training import resolve
+from snowmelt.training.resolve import Wishes, check_wishes, describe, resolve_budget, resolve_process
 
 CPU = torch.device("cpu")
 
@@ -50,6 +51,32 @@ def test_another_density_starts_from_its_own_defaults():
 def test_a_budget_is_given_or_the_devices():
     assert resolve_budget(Wishes(), CPU).minutes == 10
     assert resolve_budget(Wishes(steps=3), CPU).steps == 3
+
+
+def test_a_network_gets_dropout_where_there_are_few_images(setup, monkeypatch):
+    def dropout(**wishes):
+        return setup(preset="tiny", **wishes).config.network["dropout"]
+
+    assert dropout() == resolve.DROPOUT_OF_FEW
+    assert dropout(dropout=0.0) == 0
+    monkeypatch.setattr(resolve, "FEW_IMAGES", 3)
+    assert dropout() == 0
+
+
+def test_the_choices_are_told_in_words(setup):
+    told = " ".join(describe(setup(flip=True, dropout=0.2, lr=0.5).config, 1_500_000, CPU))
+    for part in (
+        "minimal",
+        "1.5 million",
+        "edm",
+        "Batches of 8",
+        "rate 0.5",
+        "fp32 on cpu",
+        "10 steps",
+        "0.2",
+        "mirrored",
+    ):
+        assert part in told
 
 
 def test_labels_are_withheld_only_where_there_are_classes(setup):

@@ -75,7 +75,7 @@ def train(
     channels
         1 (grey), 2 (grey + alpha), 3 (colour) or 4 (colour + alpha). Default: from the data.
     labels
-        auto, none, folder, prefix, or a .csv or .jsonl file.
+        auto, none, folder, prefix, or a .csv or .jsonl file. auto: what there is, or none for ddpm- and iddpm-cifar10.
     fit
         How images of other proportions are brought to the size.
     flip

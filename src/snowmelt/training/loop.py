@@ -105,7 +105,7 @@ class Trainer:
                     row_start = (position.elapsed, position.images)
                 if self.world.leads:
                     self.reporter.show(self._standing(clock))
-                    if is_due(position.step):
+                    if is_due(position.step) and self.records.can_afford_preview(position.elapsed):
                         self.records.preview(position)
                 if self._agreed(position.elapsed - saved >= 60 * config.checkpoint_minutes):
                     self._save()

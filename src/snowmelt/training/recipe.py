@@ -57,6 +57,7 @@ class Recipe:
     dropout        None leaves the network preset's
     flip           mirror images at random; None decides by the data
     stratified     spread a batch's noise levels evenly
+    labels         what --labels auto means: auto, or none where the published system knew no classes
     """
 
     network: str
@@ -72,6 +73,7 @@ class Recipe:
     dropout: float | None = None
     flip: bool | None = None
     stratified: bool = True
+    labels: str = "auto"
 
 
 recipes: Registry[Recipe] = Registry("preset")
@@ -107,6 +109,7 @@ recipes.register("ddpm-cifar10", "Ho et al.'s published system for CIFAR-10", "H
         emas=("decay:0.9999", "power:0.10"),
         flip=True,
         stratified=False,
+        labels="none",
     )
 )
 recipes.register("iddpm-cifar10", "Nichol & Dhariwal's hybrid loss with learned variance", "Nichol & Dhariwal 2021")(
@@ -132,6 +135,7 @@ recipes.register("iddpm-cifar10", "Nichol & Dhariwal's hybrid loss with learned 
         emas=("decay:0.9999", "power:0.10"),
         flip=False,
         stratified=False,
+        labels="none",
     )
 )
 recipes.register(

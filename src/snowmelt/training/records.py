@@ -22,6 +22,8 @@ from snowmelt.training.progress import Reporter
 from snowmelt.training.run import CONFIG, LOG, METRICS, replace_folder
 
 HELD_OUT_IMAGES = 256
+# The largest part of a run that goes into previews on the way.
+PREVIEW_SHARE = 0.03
 
 
 class Records:
@@ -36,6 +38,7 @@ class Records:
         self.run, self.config, self.images = run, config, images
         self.learner, self.batches, self.reporter = learner, batches, reporter
         self.seconds = {"save": 0.0, "preview": 0.0, "held out": 0.0}
+        self._preview_seconds = 0.0
         self._metrics = MetricsFile(run / METRICS)
 
     def create(self, data: Data, position: Position) -> None:
@@ -76,6 +79,10 @@ class Records:
         checkpoint.discard_old(self.run, self.config.keep)
         self.seconds["save"] = time.monotonic() - start
 
+    def can_afford_preview(self, elapsed: float) -> bool:
+        """Whether another preview keeps their share of `elapsed` seconds of training small; the first always does."""
+        return self._preview_seconds + self.seconds["preview"] <= PREVIEW_SHARE * elapsed or not self._preview_seconds
+
     def preview(self, position: Position) -> None:
         """Draw the preview of this step."""
         start = time.monotonic()
@@ -83,6 +90,7 @@ class Records:
         networks = [self.learner.network, self.learner.averaged()]
         draw_preview(path, self.learner.denoiser, networks, self.images, self.config.process.sampler)
         self.seconds["preview"] = time.monotonic() - start
+        self._preview_seconds += self.seconds["preview"]
 
     def row(self, row: dict[str, Any]) -> None:
         """Write a row of metrics.jsonl, and pass it on."""

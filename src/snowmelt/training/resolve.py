@@ -28,6 +28,9 @@ DEFAULT_NOISE_LEVELS = 1000
 CONTINUOUS = "continuous"
 DEFAULT_MINUTES = {"cpu": 10.0, "cuda": 60.0, "mps": 30.0}
 MOST_BATCH = 1_000_000
+# Below this a network learns its images by heart within minutes, and dropout delays it (EDM's value for CIFAR-10).
+FEW_IMAGES = 1_000
+DROPOUT_OF_FEW = 0.13
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def resolve(
     classes = 0 if data.class_names is None else len(data.class_names)
     network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
     dropout = recipe.dropout if wishes.dropout is None else wishes.dropout
+    if dropout is None and len(data.images) < FEW_IMAGES:
+        dropout = max(network.dropout, DROPOUT_OF_FEW)
     if dropout is not None:
         network = replace(network, dropout=dropout)
     return TrainConfig(
@@ -122,6 +127,23 @@ def resolve(
         checkpoint_minutes=wishes.checkpoint_minutes,
         keep=wishes.keep,
     )
+
+
+def describe(config: TrainConfig, parameters: int, device: torch.device) -> list[str]:
+    """The config's choices as sentences for a person, with the flags that change them."""
+    process = config.process
+    kind = "U-Net" if config.network["kind"] == "unet" else "transformer"
+    steps = f"{process.noise_levels} noise levels" if process.noise_levels else "continuous"
+    lines = [
+        f"Preset {config.preset}: a {kind} of {parameters / 1e6:.1f} million weights predicts {process.prediction} "
+        f"({process.schedule} schedule, {steps}; weight {process.weight}, loss {config.loss})",
+        f"Batches of {config.batch}, learning rate {config.lr:g}, {config.precision} on {device}; for {config.budget}",
+    ]
+    if config.network["dropout"] > 0:
+        lines[1] += f"; dropout {config.network['dropout']:g}"
+    if config.flip:
+        lines[1] += "; half of the images mirrored"
+    return lines
 
 
 def resolve_budget(wishes: Wishes, device: torch.device) -> Budget:
