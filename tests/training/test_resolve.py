@@ -8,9 +8,9 @@ import yaml
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.process.schedule import Schedule
+from snowmelt.training import resolve
 from snowmelt.training.config import load_config, save_config
 from snowmelt.training.recipe import PROCESSES, preset_for, recipes
-from snowmelt.training import resolve
 from snowmelt.training.resolve import Wishes, check_wishes, describe, resolve_budget, resolve_process
 
 CPU = torch.device("cpu")
