@@ -55,10 +55,11 @@ def test_a_budget_is_given_or_the_devices():
 
 def test_a_network_gets_dropout_where_there_are_few_images(setup, monkeypatch):
     def dropout(**wishes):
-        return setup(preset="tiny", **wishes).config.network["dropout"]
+        return setup(**{"preset": "auto", **wishes}).config.network["dropout"]
 
     assert dropout() == resolve.DROPOUT_OF_FEW
     assert dropout(dropout=0.0) == 0
+    assert dropout(preset="ddpm-cifar10") == 0.1  # a recipe that was asked for is kept
     monkeypatch.setattr(resolve, "FEW_IMAGES", 3)
     assert dropout() == 0
 

@@ -97,8 +97,8 @@ def resolve(
     classes = 0 if data.class_names is None else len(data.class_names)
     network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
     dropout = recipe.dropout if wishes.dropout is None else wishes.dropout
-    if dropout is None and len(data.images) < FEW_IMAGES:
-        dropout = max(network.dropout, DROPOUT_OF_FEW)
+    if dropout is None and wishes.preset == "auto" and len(data.images) < FEW_IMAGES:
+        dropout = DROPOUT_OF_FEW
     if dropout is not None:
         network = replace(network, dropout=dropout)
     return TrainConfig(
