@@ -9,7 +9,7 @@ from snowmelt.model.condition import Condition
 from snowmelt.model.guidance import ClassifierFree, Clipped
 from snowmelt.process.level import Level
 from snowmelt.process.schedule import Schedule
-from snowmelt.sampling.solvers import Levels, solvers
+from snowmelt.sampling.solvers import Levels, ddim
 from snowmelt.sampling.tableau import execute
 
 LINEAR = Schedule("linear", 1000)
@@ -62,7 +62,7 @@ def test_the_noise_is_derived_anew_from_a_clipped_estimate():
     t, s = LINEAR.level(800), LINEAR.level(600)
     x = images(2, spread=4)
     clipped = Clipped(lambda x, *_: x, "clamp")
-    table = solvers.get("ddim")(Levels(torch.cat([t.log_snr, s.log_snr])))
+    table = ddim.ddim(Levels(torch.cat([t.log_snr, s.log_snr])))
     D = x.clamp(-1, 1)
     expected = s.alpha * D + s.sigma * (x - t.alpha * D) / t.sigma
     got = execute(table, clipped, x, lambda k: torch.zeros_like(x))

@@ -20,6 +20,22 @@ ZERO_SNR = Schedule("cosine", 1000, zero_snr=True)
 KINDS: dict[str, list[dict[str, Any]]] = {
     "ddim": [{"eta": 0.0}, {"eta": 0.5}, {"eta": 1.0}],
     "ddpm": [{"variance": "small"}, {"variance": "large"}],
+    "edm-stochastic": [{"S_noise": 1}, {}],
+    "dpm-2": [{}, {"eta": 1.0}],
+    "dpmpp-2s": [{}, {"eta": 1.0}],
+    "dpmpp-sde": [{"noise": "path"}, {"noise": "two"}, {"noise": "path", "eta": 0.5}],
+    "dpmpp-2m": [{}, {"kind": "heun"}],
+    "dpmpp-2m-sde": [{}, {"eta": 0.5, "kind": "heun"}],
+    "dpmpp-3m": [{"second": 1}, {"second": 2}],
+    "dpmpp-3m-sde": [{"second": 1}, {"second": 2}],
+    "lms": [{"order": order, "final": final} for order in (1, 2, 3, 4) for final in ("full", "ramp")],
+    "ipndm": [{"order": order, "final": final} for order in (1, 2, 3, 4) for final in ("full", "last")],
+    "deis": [{"order": order} for order in (1, 2, 3)],
+    "exp-adams": [{"order": order} for order in (1, 2, 3, 4)],
+    "unip": [{"order": order, "bh": bh} for order in (1, 2, 3) for bh in (1, 2)],
+    "unipc": [{"order": order, "bh": bh} for order in (1, 2, 3) for bh in (1, 2)],
+    "consistency": [{}, {"floor": 0.0}],
+    "repaint": [{"jump_length": 2, "jump_n_sample": 3}],
 }
 SOLVERS = {
     "-".join([name, *map(str, options.values())]): (name, options)

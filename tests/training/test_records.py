@@ -41,7 +41,7 @@ def test_previews_come_often_at_first_and_always_of_the_same_seeds(finished_run,
 
 def test_previews_are_drawn_when_they_are_due(minimal, grey_file, tmp_path, monkeypatch):
     monkeypatch.setattr(preview, "FIRST", (2, 3))
-    monkeypatch.setattr(records, "PREVIEW_SHARE", 1.0)
+    monkeypatch.setattr(records, "PREVIEW_SHARE", 1e9)
     run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=5)
     assert sorted(path.name[-6:] for path in (run / "previews").iterdir()) == ["02.png", "03.png", "05.png"]
 

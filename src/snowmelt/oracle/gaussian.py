@@ -6,6 +6,7 @@ what a sampler produces is known without drawing a sample.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,6 +39,14 @@ class NormalData:
             raise ValueError("a covariance is symmetric and has no negative eigenvalue")
         return NormalData(mean.double(), values.clamp(min=0), basis)
 
+    @staticmethod
+    def fitted(images: Tensor) -> NormalData:
+        """With the mean and covariance of images [M, *S]: its denoiser is the best linear one for them, Wiener's."""
+        flat = images.flatten(1).double()
+        mean = flat.mean(0)
+        centred = flat - mean
+        return NormalData.of(mean.view(images.shape[1:]), centred.mT @ centred / len(images))
+
     @property
     def covariance(self) -> Tensor:
         """[N, N] float64."""
@@ -66,11 +75,21 @@ class NormalData:
         centre = end.alpha.view(-1, *[1] * self.mean.dim()) * self.mean
         return self._join(ratio * self._split(x, start), centre, x)
 
+    def log_density(self, x: Tensor, level: Level) -> Tensor:
+        """log q(x_t = x), [B] float64 nats, for x [B, *S]."""
+        variance = self._variance(level)
+        return -0.5 * (self._split(x, level).pow(2) / variance + torch.log(2 * math.pi * variance)).sum(1)
+
     def law(self, tableau: Tableau, start_std: float | None = None, fraction: float = 0.0) -> NormalData:
         """The law of what `execute` makes with this denoiser and a bound table, from the coefficients alone.
 
         start_std  the first state is N(0, start_std^2 I), as in sampling; None starts at the true law of x_T
         fraction   f of rows with a learned variance, the same everywhere
+        """
+        return self.laws(tableau, start_std, fraction)[-1]
+
+    def laws(self, tableau: Tableau, start_std: float | None = None, fraction: float = 0.0) -> list[NormalData]:
+        """The law of the state after every row; arguments as in `law`.
 
         A state is written as its mean and its share of each independent unit of noise that went into it, and the rows
         are applied to that: multistep rows and inner stages, whose states are correlated, need nothing special.
@@ -85,7 +104,7 @@ class NormalData:
             x[:, 1] = self._variance(levels[0])[0].sqrt()
         else:
             x[:, 1] = start_std
-        states, outputs, drawn = [x], list[Tensor](), 2
+        states, outputs, drawn, laws = [x], list[Tensor](), 2, []
         for row, level, c in zip(tableau.rows, levels, noise, strict=False):
             if row.b:
                 gain = self._gain(level)[0, :, None]
@@ -99,7 +118,9 @@ class NormalData:
                 x[:, drawn] += c
                 drawn += 1
             states = [x, *states[: MAX_TERMS - 1]]
-        return replace(self, mean=(self.basis @ x[:, 0]).view_as(self.mean), values=x[:, 1:].pow(2).sum(1))
+            centre = (self.basis @ x[:, 0]).view_as(self.mean)
+            laws.append(replace(self, mean=centre, values=x[:, 1:].pow(2).sum(1)))
+        return laws
 
     def _variance(self, level: Level) -> Tensor:
         """[B, N]: alpha^2 values + sigma^2."""

@@ -47,6 +47,37 @@ class MixtureData:
         """log q(x_t = x), [B] float64 nats, for x [B, *S]."""
         return self._components(x, level)[2].logsumexp(1)
 
+    def flow(self, x: Tensor, start: Level, end: Level) -> Tensor:
+        """Where the probability flow carries x [B, 1] from one level to another, for mixtures of single numbers.
+
+        On a line the flow keeps the order of points, so every point keeps its quantile: x' = F_end^-1(F_start(x)).
+        In more dimensions: `snowmelt.oracle.flow.flow`.
+        """
+        if self.means[0].numel() != 1 or x.dim() != 2:
+            raise ValueError("the closed-form flow is that of a mixture of single numbers, x [B, 1]")
+        means, stds = self._normals(end)
+        # Of the two tails the smaller is exact; a quantile is looked for by the tail it lies in.
+        side = torch.where(self._tail(x, start, 1) < 0.5, 1.0, -1.0)
+        wanted = self._tail(x, start, side)
+        low = (means - 40 * stds).amin(1, keepdim=True)
+        high = (means + 40 * stds).amax(1, keepdim=True)
+        for _ in range(120):
+            middle = (low + high) / 2
+            beyond = (self._tail(middle, end, side) > wanted) == (side > 0)
+            low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+        return ((low + high) / 2).to(x.dtype)
+
+    def _normals(self, level: Level) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations [B, M] of the components on a line."""
+        means = level.alpha[:, None] * self.means.flatten()
+        return means, torch.hypot(level.alpha[:, None] * self.stds, level.sigma[:, None])
+
+    def _tail(self, x: Tensor, level: Level, side: Tensor | float) -> Tensor:
+        """P(x_t < x) where side is 1, P(x_t > x) where it is -1, [B, 1]."""
+        means, stds = self._normals(level)
+        shares: Tensor = torch.special.ndtr(side * (x.double() - means) / stds)
+        return (self.weights * shares).sum(1, keepdim=True)
+
     def _components(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         """x - alpha mean [B, M, N], variance of x_t [B, M] and log(weight times density) [B, M] of each component."""
         offset = x.double().flatten(1)[:, None] - level.alpha[:, None, None] * self.means.flatten(1)

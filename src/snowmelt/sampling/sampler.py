@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,10 +16,18 @@ from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.grid import default_grid, grids, make_grid
 from snowmelt.sampling.noise import noise
-from snowmelt.sampling.solvers import Levels, solvers
-from snowmelt.sampling.tableau import Hook, Tableau, execute
+from snowmelt.sampling.solvers import Levels, Solver, solvers
+from snowmelt.sampling.tableau import Hook, Row, Tableau, execute
 
 START = 0
+
+
+# What every sampler takes beside its own options and the grid's.
+COMMON = {
+    "final": "how orders fall at the end: ramp ..., 3, 2, 1; last: the last step alone has order 1; full: not at all",
+    "first": "analytic: the first step is that of Gaussian data, without an evaluation",
+    "data_std": "standard deviation of that data (0.5)",
+}
 
 
 def make_tableau(
@@ -25,19 +35,54 @@ def make_tableau(
 ) -> Tableau:
     """The named sampler's table over `steps` steps of the schedule, at the canonical scale.
 
-    options  the sampler's and the grid's, together: `snowmelt sampler list` shows both
+    options  the sampler's, the grid's and those of `COMMON`, together: `snowmelt sampler list` shows them
     """
     grid = grid or default_grid(schedule)
-    known, on_grid = solvers.entry(name).options, grids.entry(grid).options
+    on_grid = grids.entry(grid).options
+    known = {**solvers.entry(name).options, **COMMON}
     options = options or {}
-    choices = {**known, **on_grid}
     for key in options:
-        if choices and key not in choices:
-            raise unknown_name(f"option: sampler {name!r} takes no option", key, choices)
-    for_grid = {key: value for key, value in options.items() if key in on_grid and key not in known}
-    for_solver = {key: value for key, value in options.items() if key not in for_grid}
-    solvers.check_options(name, for_solver)
-    return solvers.get(name)(Levels(make_grid(grid, schedule, steps, **for_grid)), **for_solver)
+        if key not in known and key not in on_grid:
+            raise unknown_name(f"option: sampler {name!r} takes no option", key, {**known, **on_grid})
+    for_grid = {key: value for key, value in options.items() if key not in known}
+    for_solver = {key: value for key, value in options.items() if key in known}
+    return build_tableau(name, make_grid(grid, schedule, steps, **for_grid), for_solver)
+
+
+def build_tableau(name: str, log_snr: Tensor, options: dict[str, Any] | None = None) -> Tableau:
+    """The named sampler's table over levels given by their log-SNR [N + 1], from noisy to clean."""
+    own = dict(options or {})
+    common = {key: own.pop(key) for key in COMMON if key in own}
+    solvers.check_options(name, own)
+    solver = solvers.get(name)
+    levels = Levels(log_snr.double(), common.get("final", solver.final))
+    first = common.get("first")
+    if first is None:
+        return _build(name, solver, levels, own)
+    if first != "analytic" or len(levels) < 2:
+        raise SnowmeltError(f"first: expected analytic, and two steps or more, got {first!r} and {len(levels)} steps.")
+    rest = _build(name, solver, replace(levels, log_snr=levels.log_snr[1:]), own)
+    return starting_analytically(rest, levels.pairs[0], float(common.get("data_std", 0.5)))
+
+
+def _build(name: str, solver: Solver, levels: Levels, options: dict[str, Any]) -> Tableau:
+    """The solver's table; an option of a wrong type is the user's error."""
+    try:
+        return solver.build(levels, **options)
+    except TypeError as error:
+        raise SnowmeltError(f"sampler {name!r}: {error}.", f"Options were {options}.") from error
+
+
+def starting_analytically(rest: Tableau, start: tuple[float, float], data_std: float) -> Tableau:
+    """A table with one more row before it, which takes the data to be N(0, data_std^2) and evaluates nothing.
+
+    The exact probability flow of such data: Wang & Vastola 2024, "The unreasonable effectiveness of Gaussian score
+    approximation for diffusion models", their analytical teleportation, with a covariance that is round.
+    """
+    if not 0 <= data_std < math.inf:
+        raise SnowmeltError(f"data_std must not be negative, got {data_std}.")
+    before, after = (math.hypot(alpha * data_std, sigma) for alpha, sigma in (start, rest.levels[0]))
+    return replace(rest, levels=(start, *rest.levels), rows=(Row((after / before,), ()), *rest.rows))
 
 
 @torch.no_grad()

@@ -51,11 +51,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Tableau:
-    """A whole sampler: K rows between K + 1 levels (alpha, sigma). levels[k] is what row k's denoiser is told."""
+    """A whole sampler: K rows between K + 1 levels (alpha, sigma). levels[k] is what row k's denoiser is told.
+
+    exempt  why the noise it adds is meant to differ from its levels' (a larger variance, say); empty if it is not
+    """
 
     name: str
     levels: tuple[tuple[float, float], ...]
     rows: tuple[Row, ...]
+    exempt: str = ""
 
     def __post_init__(self) -> None:
         _check(self)
@@ -103,7 +107,7 @@ class Tableau:
                 )
             )
         pairs = zip(levels.alpha.tolist(), levels.sigma.tolist(), strict=True)
-        return Tableau(self.name, tuple(pairs), tuple(rows))
+        return replace(self, levels=tuple(pairs), rows=tuple(rows))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values in full float64 precision."""
@@ -111,7 +115,8 @@ class Tableau:
         for row in self.rows:
             plain: dict[str, Any] = {"a": list(row.a), "b": list(row.b), "c": row.c, "done": row.done}
             rows.append(plain if row.c_hi is None else {**plain, "c_hi": row.c_hi})
-        return {"name": self.name, "levels": [list(level) for level in self.levels], "rows": rows}
+        whole = {"name": self.name, "levels": [list(level) for level in self.levels], "rows": rows}
+        return {**whole, "exempt": self.exempt} if self.exempt else whole
 
     @staticmethod
     def from_json(value: Any, where: str = "the table") -> Tableau:
@@ -128,12 +133,33 @@ class Tableau:
                 for row in value["rows"]
             )
             levels = tuple((_number(alpha), _number(sigma)) for alpha, sigma in value["levels"])
-            return Tableau(str(value["name"]), levels, rows)
+            return Tableau(str(value["name"]), levels, rows, str(value.get("exempt", "")))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise SnowmeltError(
                 f"{where} is not a sampler table: {type(error).__name__} {error}.",
                 'Expected {"name": "", "levels": [[alpha, sigma], ...], "rows": [{"a": [], "b": [], "c": 0}, ...]}.',
             ) from error
+
+
+def folded(tableau: Tableau) -> Tableau:
+    """The same sampler with every row that evaluates nothing made part of the row before it, except a first one.
+
+    For tables whose rows use the newest state alone. Two draws become one of the same law.
+    """
+    levels, rows = [tableau.levels[0]], list[Row]()
+    for row, level in zip(tableau.rows, tableau.levels[1:], strict=True):
+        if len(row.a) > 1:
+            raise ValueError("rows that use older states cannot be folded")
+        if row.b or not rows:
+            levels.append(level)
+            rows.append(row)
+            continue
+        (a,), before = row.a, rows[-1]
+        rows[-1] = Row(
+            tuple(a * x for x in before.a), tuple(a * x for x in before.b), math.hypot(a * before.c, row.c), row.done
+        )
+        levels[-1] = level
+    return replace(tableau, levels=tuple(levels), rows=tuple(rows))
 
 
 def _number(value: Any) -> float:

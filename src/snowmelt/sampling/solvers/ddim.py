@@ -16,8 +16,6 @@ def check_eta(name: str, eta: float, largest: float = 1.0) -> None:
         raise SnowmeltError(f"{name}: eta must lie between 0 and {largest:g}, got {eta}.")
 
 
-
-
 @solver(
     "ddim",
     "the marginal-preserving step: eta = 0 is deterministic, eta = 1 is ddpm with the small variance",

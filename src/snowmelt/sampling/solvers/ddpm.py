@@ -55,4 +55,5 @@ def ddpm(levels: Levels, variance: str = "large", error: DenoisingError | str | 
                 c_hi=math.sqrt(float(large[k])) if variance == "learned" and not last else None,
             )
         )
-    return Tableau("ddpm", levels.pairs, tuple(rows))
+    exempt = "" if variance == "small" else f"variance={variance} is not the posterior's"
+    return Tableau("ddpm", levels.pairs, tuple(rows), exempt)

@@ -107,8 +107,7 @@ def _multistep(name: str, levels: Levels, highest: int, eta: float, kind: str, s
 
 
 def differences(times: Sequence[float], h: float) -> tuple[list[float], list[float]]:
-    """Weights on D_k, D_{k-1}[, D_{k-2}] of h D' and h^2 D''/2 at times[0], from 2 or 3 outputs (then all zero, or exact
-    for parabolas)."""
+    """Weights on D_k, D_{k-1}[, D_{k-2}] of h D' and of h^2 D''/2 at times[0], the second all zero for two outputs."""
     r_0 = (times[0] - times[1]) / h
     if len(times) == 2:
         return [1 / r_0, -1 / r_0], [0.0, 0.0]

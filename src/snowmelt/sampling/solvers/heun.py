@@ -72,4 +72,5 @@ def edm_stochastic(
             raised = pair_at(levels.ratio[k] * (1 + gamma))
             trail.to(raised, renoise_row(levels.pairs[k], raised, S_noise))
         heun_step(trail, levels.pairs[k + 1], levels.order(k, 2, multistep=False) == 2)
-    return folded(trail.tableau("edm-stochastic"))
+    exempt = "" if gamma == 0 or S_noise == 1 else f"S_noise={S_noise:g} adds more or less noise than the level has"
+    return folded(trail.tableau("edm-stochastic", exempt))
