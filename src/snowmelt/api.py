@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -15,12 +16,13 @@ from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.pipeline import Data, load_data
 from snowmelt.data.sources import settled_name
-from snowmelt.image.codec import to_source
+from snowmelt.image.codec import to_network, to_source
 from snowmelt.model.bundle import Model, Weights, load_model
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.model.guidance import ClassifierFree, Clip, Clipped
 from snowmelt.model.networks import parameter_count
+from snowmelt.sampling.analytic import DenoisingError, measure_denoising_error
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 from snowmelt.sampling.tableau import Tableau
 from snowmelt.training.config import DataConfig, TrainConfig, load_config, save_config
@@ -143,6 +145,33 @@ def sample(
     labels = choose_labels(model, classes, seeds)
     parts = [to_source(x, model.images.value_range) for x in plan.batches(seeds, labels, batch)]
     return torch.cat(parts)
+
+
+def denoising_error(model: Model, data: str | None = None, count: int = 1024, levels: int = 64) -> DenoisingError:
+    """The model's mean squared error by noise level on `count` images, for `ddpm` with the analytic variance.
+
+    data  as for `train`, by default what the model was trained on
+    """
+    if count < 1 or levels < 2:
+        raise SnowmeltError(f"Expected 1 image and 2 levels or more, got {count} and {levels}.")
+    spec, schedule = model.images, model.denoiser.schedule
+    source = data or model.training.get("data")
+    if source is None:
+        raise SnowmeltError("The model does not say what it was trained on.", "Name the images: --data FOLDER.")
+    loaded = load_data(str(source), size=(spec.height, spec.width), channels=spec.channels)
+    chosen = torch.randperm(len(loaded.images), generator=torch.Generator().manual_seed(0))[:count]
+
+    def batches() -> Iterator[tuple[Tensor, Condition | None]]:
+        for start in range(0, len(chosen), SAMPLE_BATCH):
+            part = chosen[start : start + SAMPLE_BATCH]
+            cond = None
+            if spec.class_names is not None and loaded.labels is not None:
+                cond = Condition(label=loaded.labels[part].to(model.device))
+            yield to_network(loaded.images[part], loaded.value_range).to(model.device), cond
+
+    low, high = schedule.ratio_range()
+    log_snr = -2 * torch.linspace(math.log(high), math.log(low), levels, dtype=torch.float64)
+    return measure_denoising_error(model.denoiser, schedule, batches(), log_snr, torch.Generator().manual_seed(1))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,12 @@ app = App(
 app.command("snowmelt.cli.demo:demo", name="demo", help="About a minute: train on the bundled digits, sample, report.")
 app.command("snowmelt.cli.train:train", name="train", help="Train a model on a folder of images, or resume a run.")
 app.command("snowmelt.cli.sample:sample", name="sample", help="Draw images from a trained model.")
+sampler = App(name="sampler", help="List, show and certify samplers: tables of numbers.", help_format="plaintext")
+sampler.command("snowmelt.cli.sampler:list_samplers", name="list", help="Show every sampler and its options.")
+sampler.command("snowmelt.cli.sampler:show", name="show", help="Print a sampler's table.")
+sampler.command("snowmelt.cli.sampler:certify", name="certify", help="Prove a sampler on data known exactly.")
+sampler.command("snowmelt.cli.sampler:statistics", name="statistics", help="Measure what variance=analytic needs.")
+app.command(sampler)
 app.command("snowmelt.cli.doctor:doctor", name="doctor", help="Show versions, devices and what they can do.")
 
 OWN_FAULT = 1

@@ -156,7 +156,9 @@ def _table_checks(tableau: Tableau) -> Iterator[Check]:
     signal, noise = consistency_defects(tableau)
     yield Check("signal consistency", signal, f"<= {CONSISTENT:g}", signal <= CONSISTENT)
     judged = None if tableau.exempt else noise <= CONSISTENT
-    yield Check("noise consistency", noise, f"<= {CONSISTENT:g}", judged, f"exempt: {tableau.exempt}" * (judged is None))
+    yield Check(
+        "noise consistency", noise, f"<= {CONSISTENT:g}", judged, f"exempt: {tableau.exempt}" * (judged is None)
+    )
     probed = _probed_difference(tableau)
     yield Check("law as run, against the table's", probed, f"<= {PROBED:g}", probed <= PROBED)
 

@@ -57,8 +57,8 @@ def measure_denoising_error(
     """Average |x_0 - D|^2 over images: batches of ([B, *S] in [-1, 1], condition), at each of the log-SNRs [N]."""
     totals, count = torch.zeros(len(log_snr), dtype=torch.float64), 0
     for x_0, cond in batches:
-        for i, level in enumerate(schedule.at_log_snr(log_snr)[k : k + 1] for k in range(len(log_snr))):
-            here = level.expand(len(x_0))
+        for i, one in enumerate(log_snr):
+            here = schedule.at_log_snr(one).expand(len(x_0))
             noise = torch.randn(x_0.shape, generator=generator).to(x_0)
             x = broadcast(here.alpha, x_0) * x_0 + broadcast(here.sigma, x_0) * noise
             totals[i] += float((denoiser(x, here, cond) - x_0).double().pow(2).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 
 import numpy as np
 
@@ -58,8 +59,10 @@ def _build(name: str, levels: Levels, order: int, bh: int, correct: bool) -> Tab
         b = list(predicted)
         if correct and before is not None:
             shift = _correction(levels, k, *before, bh)
-            b = [*b, *[0.0] * (len(shift) - len(b))]
-            b = [w + on_x * (shift[j] if j < len(shift) else 0.0) for j, w in enumerate(b)]
+            b = [w + on_x * c for w, c in zip_longest(b, shift, fillvalue=0.0)]
+        # At clean the correction is multiplied by zero: no estimate but the newest counts.
+        while b[-1] == 0:
+            b.pop()
         rows.append(Row(step.a, tuple(b)))
         # Pure noise is no point to correct from.
         before = None if math.isinf(levels.half[k]) else (predicted, reach)
