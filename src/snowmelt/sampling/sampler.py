@@ -14,6 +14,7 @@ from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.schedule import Schedule
+from snowmelt.sampling.brownian import BrownianPaths, require_falling
 from snowmelt.sampling.grid import default_grid, grids, make_grid
 from snowmelt.sampling.noise import noise
 from snowmelt.sampling.solvers import Levels, Solver, solvers
@@ -96,16 +97,20 @@ def sample_batch(
     cond: Condition | None = None,
     on_row: Hook | None = None,
     require_finite: bool = True,
+    brownian: bool = False,
 ) -> Tensor:
     """Draw one sample per seed, [B, *shape] float32 on the device.
+
+    brownian  read a row's noise off one path per seed, so that the number of steps hardly changes the image
 
     Sample i depends on seeds[i] alone, not on the others. `tableau` is at the canonical scale. A result that is not
     finite is an error unless it is allowed: it must never become an image unseen.
     """
     bound = tableau.bound(schedule)
     start = schedule.at_log_snr(tableau.log_snr[:1])
-    draw = _drawer(seeds, shape, device)
-    x = execute(bound, denoiser, draw(START - 1) * float(schedule.prior_std(start)), draw, cond, on_row)
+    x = noise(seeds, START, shape).to(device) * float(schedule.prior_std(start))
+    draw = _brownian_drawer(tableau, seeds, shape, device) if brownian else _drawer(seeds, shape, device)
+    x = execute(bound, denoiser, x, draw, cond, on_row)
     if require_finite and not bool(torch.isfinite(x).all()):
         raise SnowmeltError(
             "The sampled images are not finite.",
@@ -117,3 +122,13 @@ def sample_batch(
 def _drawer(seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> Callable[[int], Tensor]:
     """Row k's noise is the seeds' draw k + 1; draw 0 is where the sample starts."""
     return lambda k: noise(seeds, k + 1, shape).to(device)
+
+
+def _brownian_drawer(
+    tableau: Tableau, seeds: Sequence[int], shape: Sequence[int], device: torch.device
+) -> Callable[[int], Tensor]:
+    """Row k's noise is the increment of the seeds' paths over the row's levels."""
+    require_falling(tableau)
+    ratio: list[float] = torch.exp(-tableau.log_snr / 2).tolist()
+    paths = BrownianPaths(seeds, shape)
+    return lambda k: paths.increment(ratio[k], ratio[k + 1]).to(device)
