@@ -20,9 +20,10 @@ from snowmelt.image.codec import to_network, to_source
 from snowmelt.model.bundle import Model, Weights, load_model
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
-from snowmelt.model.guidance import ClassifierFree, Clip, Clipped
+from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Clip, Clipped, Interval
 from snowmelt.model.networks import parameter_count
 from snowmelt.sampling.analytic import DenoisingError, measure_denoising_error
+from snowmelt.sampling.brownian import require_falling
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 from snowmelt.sampling.tableau import Tableau
 from snowmelt.training.config import DataConfig, TrainConfig, load_config, save_config
@@ -51,11 +52,13 @@ class SamplePlan:
 
     tableau   the sampler, at the canonical scale
     denoiser  the model with clipping and guidance around it
+    brownian  whether noise is read off one path per seed
     """
 
     model: Model
     tableau: Tableau
     denoiser: Denoiser
+    brownian: bool = False
 
     def batches(self, seeds: Sequence[int], labels: Sequence[int] | None, batch: int) -> Iterator[Tensor]:
         """Samples in [-1, 1], float32 [b, C, H, W] on the CPU, `batch` seeds at a time."""
@@ -68,7 +71,14 @@ class SamplePlan:
                 cond = Condition(label=chosen)
             schedule = model.denoiser.schedule
             yield sample_batch(
-                self.denoiser, schedule, self.tableau, part, model.images.shape, model.device, cond
+                self.denoiser,
+                schedule,
+                self.tableau,
+                part,
+                model.images.shape,
+                model.device,
+                cond,
+                brownian=self.brownian,
             ).cpu()
 
 
@@ -81,11 +91,19 @@ def plan_sampling(
     options: dict[str, Any] | None = None,
     clip: Clip | None = None,
     guidance: float = 1.0,
+    interval: Interval = EVERYWHERE,
+    guide: Model | None = None,
+    strength: float = 1.0,
+    brownian: bool = False,
 ) -> SamplePlan:
     """Choose the sampler; whatever is None is the model's own default.
 
     sampler   a name in `snowmelt.sampling.solvers`, or a table
     guidance  1 is none; above 1 follows the class more closely (Ho & Salimans 2022)
+    interval  the noise levels at which guidance acts
+    guide     a weaker model to guide away from, instead of away from no class (Karras et al. 2024)
+    strength  the part of the steps that is walked, the last ones: for varying an image
+    brownian  noise off one path per seed: the image hardly depends on the number of steps
     """
     default = model.sampler
     if isinstance(sampler, Tableau):
@@ -98,11 +116,26 @@ def plan_sampling(
         if steps is None:
             steps = default.steps if same else min(default.steps, 50)
         kept = dict(default.options) if same else {}
-        tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, {**kept, **(options or {})})
+        chosen = {**kept, **(options or {})}
+        tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, chosen, strength)
+    if brownian:
+        require_falling(tableau)
     denoiser: Denoiser = model.denoiser
-    if guidance != 1:
-        denoiser = ClassifierFree(denoiser, guidance)
-    return SamplePlan(model, tableau, Clipped(denoiser, clip or default.clip))  # type: ignore[arg-type]
+    if guide is not None:
+        _require_same_images(model, guide)
+        denoiser = AutoGuided(denoiser, guide.denoiser, guidance, interval)
+    elif guidance != 1:
+        denoiser = ClassifierFree(denoiser, guidance, interval)
+    return SamplePlan(model, tableau, Clipped(denoiser, clip or default.clip), brownian)  # type: ignore[arg-type]
+
+
+def _require_same_images(model: Model, guide: Model) -> None:
+    ours, theirs = model.images, guide.images
+    if (ours.shape, ours.class_names) != (theirs.shape, theirs.class_names):
+        raise SnowmeltError(
+            f"The guide makes other images: {theirs.shape}, classes {theirs.class_names}.",
+            f"Expected {ours.shape}, classes {ours.class_names}: an earlier or smaller model of the same data.",
+        )
 
 
 def choose_labels(model: Model, names: Sequence[str], seeds: Sequence[int]) -> list[int] | None:

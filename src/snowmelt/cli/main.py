@@ -27,6 +27,13 @@ sampler.command("snowmelt.cli.sampler:show", name="show", help="Print a sampler'
 sampler.command("snowmelt.cli.sampler:certify", name="certify", help="Prove a sampler on data known exactly.")
 sampler.command("snowmelt.cli.sampler:statistics", name="statistics", help="Measure what variance=analytic needs.")
 app.command(sampler)
+edit = App(name="edit", help="Paint into, vary, interpolate, enlarge and colour pictures.", help_format="plaintext")
+edit.command("snowmelt.cli.edit:inpaint", name="inpaint", help="Paint the white part of a mask anew.")
+edit.command("snowmelt.cli.edit:vary", name="vary", help="Draw pictures like a given one.")
+edit.command("snowmelt.cli.edit:interpolate", name="interpolate", help="Draw the way between two pictures or seeds.")
+edit.command("snowmelt.cli.edit:upscale", name="upscale", help="Enlarge a small picture to the model's size.")
+edit.command("snowmelt.cli.edit:colorize", name="colorize", help="Give a grey picture colours.")
+app.command(edit)
 app.command("snowmelt.cli.doctor:doctor", name="doctor", help="Show versions, devices and what they can do.")
 
 OWN_FAULT = 1

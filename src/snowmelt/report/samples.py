@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any
@@ -31,12 +31,20 @@ class SampleWriter:
     """Takes samples batch by batch and leaves a folder that says how each was made.
 
     form       png, npz or npy
-    guidance, weights   for the record
+    guidance, weights, about   for the record
     overwrite  whether a folder that already holds samples may be written into
     """
 
     def __init__(
-        self, folder: Path, model: Model, tableau: Tableau, form: str, guidance: float, weights: str, overwrite: bool
+        self,
+        folder: Path,
+        model: Model,
+        tableau: Tableau,
+        form: str,
+        guidance: float,
+        weights: str,
+        overwrite: bool,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         spec = model.images
         if form == "png" and (spec.value_range.dtype, spec.channels) not in WRITABLE:
@@ -54,6 +62,7 @@ class SampleWriter:
             "guidance": guidance,
             "weights": weights,
             "model": model.digest,
+            **(about or {}),
         }
         self._rows: list[dict[str, Any]] = []
         self._seeds: Sequence[int] = ()

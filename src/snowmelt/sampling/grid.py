@@ -33,6 +33,14 @@ def make_grid(name: str, schedule: Schedule, steps: int, **options: float) -> Te
     return torch.cat([grids.get(name)(schedule, steps, **options), clean])
 
 
+def ending(log_snr: Tensor, strength: float) -> Tensor:
+    """The end of a grid [N + 1]: the part `strength` of its steps, at least one, all of them at 1."""
+    if not 0 < strength <= 1:
+        raise SnowmeltError(f"strength must lie above 0 and up to 1, got {strength}.")
+    steps = max(1, round(strength * (len(log_snr) - 1)))
+    return log_snr[-(steps + 1) :]
+
+
 def default_grid(schedule: Schedule) -> str:
     """Karras' grid where noise is added to an image that keeps its size, equal steps of time elsewhere."""
     return "karras" if schedule.shape.scale == "exploding" else "trailing"

@@ -15,7 +15,7 @@ from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.brownian import BrownianPaths, require_falling
-from snowmelt.sampling.grid import default_grid, grids, make_grid
+from snowmelt.sampling.grid import default_grid, ending, grids, make_grid
 from snowmelt.sampling.noise import noise
 from snowmelt.sampling.solvers import Levels, Solver, solvers
 from snowmelt.sampling.tableau import Hook, Row, Tableau, execute
@@ -32,11 +32,17 @@ COMMON = {
 
 
 def make_tableau(
-    name: str, schedule: Schedule, steps: int, grid: str | None = None, options: dict[str, Any] | None = None
+    name: str,
+    schedule: Schedule,
+    steps: int,
+    grid: str | None = None,
+    options: dict[str, Any] | None = None,
+    strength: float = 1.0,
 ) -> Tableau:
     """The named sampler's table over `steps` steps of the schedule, at the canonical scale.
 
-    options  the sampler's, the grid's and those of `COMMON`, together: `snowmelt sampler list` shows them
+    strength  the part of the steps that is walked: the last ones, for an image that is only to be varied
+    options   the sampler's, the grid's and those of `COMMON`, together: `snowmelt sampler list` shows them
     """
     grid = grid or default_grid(schedule)
     on_grid = grids.entry(grid).options
@@ -47,7 +53,7 @@ def make_tableau(
             raise unknown_name(f"option: sampler {name!r} takes no option", key, {**known, **on_grid})
     for_grid = {key: value for key, value in options.items() if key not in known}
     for_solver = {key: value for key, value in options.items() if key in known}
-    return build_tableau(name, make_grid(grid, schedule, steps, **for_grid), for_solver)
+    return build_tableau(name, ending(make_grid(grid, schedule, steps, **for_grid), strength), for_solver)
 
 
 def build_tableau(name: str, log_snr: Tensor, options: dict[str, Any] | None = None) -> Tableau:
@@ -111,7 +117,12 @@ def sample_batch(
     x = noise(seeds, START, shape).to(device) * float(schedule.prior_std(start))
     draw = _brownian_drawer(tableau, seeds, shape, device) if brownian else _drawer(seeds, shape, device)
     x = execute(bound, denoiser, x, draw, cond, on_row)
-    if require_finite and not bool(torch.isfinite(x).all()):
+    return require_finite_samples(x) if require_finite else x
+
+
+def require_finite_samples(x: Tensor) -> Tensor:
+    """The samples as they are; an error if any number of them is not finite."""
+    if not bool(torch.isfinite(x).all()):
         raise SnowmeltError(
             "The sampled images are not finite.",
             "The weights are probably damaged: try --weights raw, or an earlier checkpoint.",

@@ -84,6 +84,12 @@ class Tableau:
         """[K + 1] float64 log-SNRs of the levels."""
         return self.level.log_snr
 
+    @property
+    def stops(self) -> Tensor:
+        """[N + 1] float64 log-SNRs of its grid: where it starts and where rows are done, inner stages left out."""
+        done = torch.tensor([True, *(row.done for row in self.rows)])
+        return self.log_snr[done]
+
     def bound(self, schedule: Schedule) -> Tableau:
         """The same sampler at the schedule's own scale: x there is g times the x of this table.
 
