@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import parse_options, parse_seeds
+from snowmelt.cli.values import parse_comparison, parse_interval, parse_options, parse_seeds
 
 
 def sample(
@@ -25,6 +25,10 @@ def sample(
     seeds: str | None = None,
     class_: Annotated[tuple[str, ...], Parameter(name="--class", negative="")] = (),
     guidance: float = 1.0,
+    guidance_interval: str | None = None,
+    guide: Path | None = None,
+    noise: Literal["independent", "brownian"] = "independent",
+    compare: str | None = None,
     format_: Annotated[Literal["png", "npz", "npy"], Parameter(name="--format")] = "png",
     weights: Literal["ema", "raw"] = "ema",
     batch: int = 64,
@@ -42,7 +46,7 @@ def sample(
     out
         The folder to write into: 000000.png ..., grid.png, samples.jsonl. Default: samples/ in the run.
     sampler
-        A sampler's name (ddpm, ddim, euler, heun, dpmpp-2m) or a table as JSON. Default: the model's own.
+        A sampler's name (`snowmelt sampler list`) or a table as JSON. Default: the model's own.
     steps
         Steps of the sampler. Default: the model's own.
     grid
@@ -59,6 +63,15 @@ def sample(
         A class by name or number; several take turns by seed. Default: all classes in turn.
     guidance
         How strongly the class is followed: 1 is no guidance, 2 a usual value.
+    guidance_interval
+        Where guidance acts, as sigma/alpha: 0.2-2. Default: everywhere.
+    guide
+        Autoguidance: a weaker model of the same images (a run, a model, runs/NAME/checkpoints/step_...); --guidance
+        then leads away from it.
+    noise
+        brownian: with a sampler that adds noise, the image hardly changes with the number of steps.
+    compare
+        Draw the same seeds with several samplers and steps, ddim:20,dpmpp-2m:10, into one picture, compare.png.
     format_
         png: one file an image; npz or npy: one array, N x H x W x C.
     weights
@@ -71,6 +84,8 @@ def sample(
         Write into a folder that already holds samples.
     """
     from snowmelt import api
+    from snowmelt.model.guidance import EVERYWHERE, Interval
+    from snowmelt.report.compare import compare_samplers
     from snowmelt.report.samples import SampleWriter
     from snowmelt.sampling.tableau import load_tableau
 
@@ -80,20 +95,37 @@ def sample(
     if batch < 1:
         raise SnowmeltError(f"--batch {batch} is out of range.", "Expected at least 1.")
     loaded = api.load(model, weights=weights, device=device)
-    table = load_tableau(Path(sampler)) if sampler is not None and sampler.endswith(".json") else None
-    plan = api.plan_sampling(
-        loaded,
-        sampler=table or sampler,
-        steps=steps,
-        grid=grid,
-        options=parse_options(list(set_)),
-        clip=clip,
-        guidance=guidance,
-    )
+    interval = parse_interval(guidance_interval)
+
+    def plan(sampler: str | None, steps: int | None) -> api.SamplePlan:
+        table = load_tableau(Path(sampler)) if sampler is not None and sampler.endswith(".json") else None
+        return api.plan_sampling(
+            loaded,
+            sampler=table or sampler,
+            steps=steps,
+            grid=grid,
+            options=parse_options(list(set_)),
+            clip=clip,
+            guidance=guidance,
+            interval=EVERYWHERE if interval is None else Interval(*interval),
+            guide=None if guide is None else api.load(guide, weights=weights, device=device),
+            brownian=noise == "brownian",
+        )
+
     labels = api.choose_labels(loaded, class_, chosen_seeds)
     folder = out if out is not None else model / "samples"
-    writer = SampleWriter(folder, loaded, plan.tableau, format_, guidance, weights, overwrite)
+    if compare is not None:
+        if sampler is not None or steps is not None:
+            raise SnowmeltError("--compare names samplers and steps, so --sampler and --steps cannot be given with it.")
+        plans = [plan(name, count) for name, count in parse_comparison(compare)]
+        rows = compare_samplers(folder, loaded, plans, chosen_seeds, labels, batch, overwrite)
+        for row in rows:
+            print(f"{row['label']:24} {row['evaluations']:>5} evaluations  {row['seconds']:8.2f} s")
+        print(f"Look at {folder / 'compare.png'}")
+        return
+    chosen = plan(sampler, steps)
+    writer = SampleWriter(folder, loaded, chosen.tableau, format_, guidance, weights, overwrite)
     with writer:
-        for images in writer.track(plan.batches(chosen_seeds, labels, batch), chosen_seeds, labels):
+        for images in writer.track(chosen.batches(chosen_seeds, labels, batch), chosen_seeds, labels):
             writer.add(images)
-    print(f"{len(chosen_seeds):,} images, {plan.tableau.evaluations} evaluations each, in {folder}")
+    print(f"{len(chosen_seeds):,} images, {chosen.tableau.evaluations} evaluations each, in {folder}")

@@ -64,3 +64,28 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[name] = value
     return options
+
+
+def parse_interval(text: str | None) -> tuple[float, float] | None:
+    """`0.2-2` or `0.2-inf`: from one sigma/alpha to another."""
+    if text is None:
+        return None
+    low, _, high = text.partition("-")
+    try:
+        return float(low), float(high)
+    except ValueError as error:
+        raise SnowmeltError(f"{text!r} is not an interval.", "Expected as in 0.2-2, two sigma/alpha.") from error
+
+
+def parse_comparison(text: str) -> list[tuple[str, int | None]]:
+    """`ddim:20,dpmpp-2m:10,fitted.json` -> [("ddim", 20), ("dpmpp-2m", 10), ("fitted.json", None)]."""
+    result: list[tuple[str, int | None]] = []
+    for part in text.split(","):
+        name, colon, steps = part.strip().rpartition(":")
+        if not colon and part.strip().endswith(".json"):
+            result.append((part.strip(), None))
+        elif not name or not steps.isdecimal():
+            raise SnowmeltError(f"--compare {text!r} is not understood at {part!r}.", "Expected as in ddim:20,heun:9.")
+        else:
+            result.append((name, int(steps)))
+    return result

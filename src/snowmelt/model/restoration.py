@@ -99,3 +99,17 @@ class Consistent:
         """The corrected estimate."""
         D = self.denoiser(x, level, cond)
         return D + self.view.inverse(self.seen.to(D) - self.view.see(D))
+
+
+def within_range(x: Tensor, view: View, seen: Tensor, rounds: int = 500, tolerance: float = 1e-3) -> Tensor:
+    """The nearby image in [-1, 1] that is still seen as `seen`, to the tolerance where there is one.
+
+    Projections on both sets in turn (von Neumann), which converge to a point in both.
+    """
+    x = x.clamp(-1, 1)
+    for _ in range(rounds):
+        off = seen.to(x) - view.see(x)
+        if float(off.abs().max()) <= tolerance:
+            break
+        x = (x + view.inverse(off)).clamp(-1, 1)
+    return x

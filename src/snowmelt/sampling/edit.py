@@ -17,7 +17,7 @@ from torch import Tensor
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
-from snowmelt.model.restoration import Consistent, View
+from snowmelt.model.restoration import Consistent, View, within_range
 from snowmelt.process.level import broadcast
 from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.noise import noise
@@ -193,13 +193,14 @@ def restore(
     seeds: Sequence[int],
     cond: Condition | None = None,
 ) -> Tensor:
-    """Images that a linear view shows as `seen`, [B, ...]: super-resolution, colourisation, and whatever is linear.
+    """Images in [-1, 1] that a linear view shows as `seen`, [B, ...]: super-resolution, colourisation.
 
-    Exactly so where the table's last row returns the estimate, as all do that end at clean with order 1.
+    To 1e-3 of the range, and so to the rounding of 8 bits.
     """
     consistent = Consistent(denoiser, view, seen)
     shape = view.inverse(seen).shape[1:]
-    return sample_batch(consistent, schedule, tableau, seeds, shape, seen.device, cond)
+    x = sample_batch(consistent, schedule, tableau, seeds, shape, seen.device, cond)
+    return within_range(x, view, seen)
 
 
 def _run(

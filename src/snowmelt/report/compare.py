@@ -1,0 +1,78 @@
+"""One picture of the same seeds drawn by several samplers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import disk_errors, write_text
+from snowmelt.image.codec import UINT8, to_source
+from snowmelt.image.grid import labelled_grid
+from snowmelt.image.png import save_png
+from snowmelt.model.bundle import Model
+from snowmelt.sampling.tableau import Tableau
+
+PICTURE, LIST = "compare.png", "compare.json"
+MOST = 256  # seeds: the picture is one row a sampler
+
+
+class Plan(Protocol):
+    """What is drawn: a table, and the batches it makes."""
+
+    @property
+    def tableau(self) -> Tableau:
+        """The sampler."""
+        ...
+
+    def batches(self, seeds: Sequence[int], labels: Sequence[int] | None, batch: int) -> Iterator[Tensor]:
+        """Samples in [-1, 1]."""
+        ...
+
+
+def compare_samplers(
+    folder: Path,
+    model: Model,
+    plans: Sequence[Plan],
+    seeds: Sequence[int],
+    labels: Sequence[int] | None,
+    batch: int,
+    overwrite: bool,
+) -> list[dict[str, Any]]:
+    """Draw every plan's samples of the same seeds; writes compare.png and compare.json, returns the latter's rows."""
+    if (folder / PICTURE).exists() and not overwrite:
+        raise SnowmeltError(f"{folder} already holds a comparison.", "Choose another --out, or add --overwrite.")
+    if len(seeds) > MOST:
+        raise SnowmeltError(f"A comparison shows at most {MOST} seeds, not {len(seeds):,}.", "Ask for fewer: -n 16.")
+    rows, images = [], []
+    for plan in plans:
+        start = time.perf_counter()
+        x = torch.cat(list(plan.batches(seeds, labels, batch)))
+        seconds = time.perf_counter() - start
+        steps = sum(row.done for row in plan.tableau.rows)
+        label = f"{plan.tableau.name}:{steps}"
+        rows.append(
+            {
+                "label": label,
+                "sampler": plan.tableau.name,
+                "steps": steps,
+                "evaluations": plan.tableau.evaluations,
+                "seconds": round(seconds, 3),
+            }
+        )
+        images.append(to_source(x, UINT8))
+    shown = torch.cat(images)
+    words = [f"{row['label']}  {row['evaluations']} evaluations  {row['seconds']:.1f} s" for row in rows]
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    picture = labelled_grid(shown if shown.shape[1] <= 4 else shown[:, :3], columns=len(seeds), row_labels=words)
+    save_png(folder / PICTURE, picture)
+    about = {"model": model.digest, "seeds": list(seeds), "samplers": rows}
+    write_text(folder / LIST, json.dumps(about, indent=2) + "\n")
+    return rows
