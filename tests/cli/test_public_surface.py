@@ -4,12 +4,17 @@ import re
 from inspect import signature
 
 import pytest
+from cyclopts import App
 
 import snowmelt
 from snowmelt.cli.main import app
 
 NAMES = ["Schedule", "SnowmeltError", "Tableau", "load", "resume", "sample", "train"]
 
+EDIT = [
+    *("-n", "--count", "--out", "--sampler", "--steps", "--grid", "--set", "--clip", "--seed", "--class"),
+    *("--guidance", "--fit", "--weights", "--device", "--overwrite"),
+]
 OPTIONS = {
     "demo": ["--out", "--minutes", "--seed", "--device", "--overwrite"],
     "train": [
@@ -37,11 +42,30 @@ OPTIONS = {
     "sample": [
         *("--model", "-n", "--count", "--out", "--outdir", "--sampler"),
         *("--steps", "--num_inference_steps"),
-        *("--grid", "--set", "--clip", "--seed", "--seeds", "--class", "--guidance", "--format", "--weights"),
+        *("--grid", "--set", "--clip", "--seed", "--seeds", "--class", "--guidance"),
+        *("--guidance-interval", "--guide", "--noise", "--compare", "--format", "--weights"),
         *("--batch", "--device", "--overwrite"),
     ],
+    "sampler list": ["--json"],
+    "sampler show": [
+        *("--name", "--schedule", "--grid", "--steps", "--levels", "--set", "--zero-snr", "--json"),
+    ],
+    "sampler certify": ["--name", "--set", "--out", "--json"],
+    "sampler statistics": ["--model", "--data", "--out", "-n", "--count", "--levels", "--device"],
+    "edit inpaint": ["--model", "--image", "--mask", *EDIT],
+    "edit vary": ["--model", "--image", "--strength", *EDIT],
+    "edit interpolate": ["MODEL", "IMAGES", "--seeds", *EDIT],
+    "edit upscale": ["--model", "--image", *EDIT],
+    "edit colorize": ["--model", "--image", *EDIT],
     "doctor": [],
 }
+
+
+def command_of(title: str) -> App:
+    found = app
+    for name in title.split():
+        found = found[name]
+    return found
 
 
 def test_the_names_that_are_imported_are_these():
@@ -53,17 +77,23 @@ def test_the_names_that_are_imported_are_these():
 
 
 def test_the_commands_are_these():
-    assert {name for name in app if not name.startswith("-")} == set(OPTIONS)
+    groups = {name for name in app if not name.startswith("-")}
+    assert groups == {title.split()[0] for title in OPTIONS}
+    for group in ("sampler", "edit"):
+        names = {f"{group} {name}" for name in app[group] if not name.startswith("-")}
+        assert names == {title for title in OPTIONS if title.startswith(f"{group} ")}
 
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_the_options_of_each_command_are_these(command):
-    arguments = app[command].assemble_argument_collection()
-    assert [name for argument in arguments for name in argument.names] == OPTIONS[command]
+    arguments = command_of(command).assemble_argument_collection()
+    assert [name for argument in arguments for name in argument.names if name != "*"] == OPTIONS[command]
 
 
 def test_every_option_says_what_it_does():
     for command in OPTIONS:
-        function = app[command].default_command
+        function = command_of(command).default_command
         for name in signature(function).parameters:
+            if name == "common":  # a dataclass, each of whose fields carries its own help
+                continue
             assert re.search(rf"\n    {name}\n        \w", function.__doc__), (command, name)

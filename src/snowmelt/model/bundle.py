@@ -24,6 +24,9 @@ FORMAT_VERSION = 1
 CONFIG = "config.json"
 Weights = Literal["ema", "raw"]
 FILES: dict[Weights, str] = {"ema": "model.safetensors", "raw": "raw.safetensors"}
+# A checkpoint's own file, and its groups of tensors that are a model's weights.
+CHECKPOINT_STATE = "state.json"
+CHECKPOINT_GROUPS: dict[Weights, str] = {"ema": "ema_0", "raw": "raw"}
 # Numbers in one image; no image comes near this, and a config that asks for more is damaged or hostile.
 MAX_NUMBERS = 2**28
 _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
@@ -153,11 +156,12 @@ def save_model(
 
 
 def load_model(path: Path, weights: Weights = "ema", device: torch.device | None = None) -> Model:
-    """Load a model folder, or the model of a run folder.
+    """Load a model folder, the model of a run folder, or an earlier one from runs/NAME/checkpoints/step_....
 
     Every file is checked against the hash in the config; pickles are never opened.
     """
-    folder = find_model(path)
+    checkpoint = (path / CHECKPOINT_STATE).is_file()
+    folder = find_model(path.resolve().parent.parent if checkpoint else path)
     stored = read_json(folder / CONFIG)
     try:
         if stored["format_version"] != FORMAT_VERSION:
@@ -169,17 +173,20 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         images = ImageSpec.from_config(stored["images"])
         _require_consistent(network_config, images, folder / CONFIG)
         sampler = SamplerDefaults(**stored["sampler"])
-        file = FILES[weights]
-        if file not in stored["files"]:
-            raise SnowmeltError(f"{folder} holds no {weights} weights.", f"It holds: {', '.join(stored['files'])}.")
-        digest = str(stored["files"][file])
-        tensors = load_tensors(folder / file, digest)
+        if checkpoint:
+            file, digest = path / f"{CHECKPOINT_GROUPS[weights]}.safetensors", _checkpoint_digest(path, weights)
+        else:
+            name = FILES[weights]
+            if name not in stored["files"]:
+                raise SnowmeltError(f"{folder} holds no {weights} weights.", f"It holds: {', '.join(stored['files'])}.")
+            file, digest = folder / name, str(stored["files"][name])
+        tensors = load_tensors(file, digest)
         # On the meta device first: a config that asks for more than the file holds allocates nothing.
         with torch.device("meta"):
             expected = build(network_config).state_dict()
-        _require_same_shapes(expected, tensors, folder / file)
+        _require_same_shapes(expected, tensors, file)
         network: nn.Module = build(network_config)
-        load_into(network.state_dict(), tensors, str(folder / file))
+        load_into(network.state_dict(), tensors, str(file))
         network = prepare(network.eval().requires_grad_(False), device or torch.device("cpu"))
         denoiser = NetworkDenoiser.from_config(network, stored["denoiser"])
         return Model(denoiser, images, sampler, dict(stored["training"]), digest)
@@ -188,6 +195,10 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
             f"{folder / CONFIG} is not a model's config: {type(error).__name__} {error}.",
             "Copy the folder again from where it came.",
         ) from error
+
+
+def _checkpoint_digest(folder: Path, weights: Weights) -> str:
+    return str(read_json(folder / CHECKPOINT_STATE)["files"][CHECKPOINT_GROUPS[weights]])
 
 
 def find_model(path: Path) -> Path:

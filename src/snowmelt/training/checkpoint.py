@@ -14,10 +14,10 @@ from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import TEMPORARY, atomic_folder, read_json, write_json
+from snowmelt.model.bundle import CHECKPOINT_STATE as STATE
 from snowmelt.model.tensors import load_tensors, save_tensors
 
 FORMAT_VERSION = 1
-STATE = "state.json"
 
 
 @dataclass

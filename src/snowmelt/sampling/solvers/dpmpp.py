@@ -59,7 +59,7 @@ def dpmpp_2m_sde(levels: Levels, eta: float = 1.0, kind: str = "midpoint") -> Ta
 )
 def dpmpp_3m(levels: Levels, second: int = 1) -> Tableau:
     """dpmpp-2m with a second difference; the published weight of it lacks the factor 2 of d^2/2!."""
-    return _multistep("dpmpp-3m", levels, 3, 0.0, "heun", second)
+    return _multistep("dpmpp-3m", levels, 3, 0.0, "midpoint", second)
 
 
 @solver(
