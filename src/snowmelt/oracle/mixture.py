@@ -75,7 +75,8 @@ class MixtureData:
     def _tail(self, x: Tensor, level: Level, side: Tensor | float) -> Tensor:
         """P(x_t < x) where side is 1, P(x_t > x) where it is -1, [B, 1]."""
         means, stds = self._normals(level)
-        shares: Tensor = torch.special.ndtr(side * (x.double() - means) / stds)
+        # Not torch's ndtr, which is (1 + erf)/2 and so has no small tails.
+        shares: Tensor = torch.special.erfc(-side * (x.double() - means) / (stds * math.sqrt(2))) / 2
         return (self.weights * shares).sum(1, keepdim=True)
 
     def _components(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
