@@ -178,3 +178,45 @@ def test_what_is_no_model_is_told(refusal, tmp_path):
     assert "does not exist" in refusal("sample", tmp_path / "none", "-n", 1)
     (tmp_path / "model.pt").write_bytes(b"\x80\x04N.")
     assert "looks like a pickle" in refusal("sample", tmp_path / "model.pt", "-n", 1)
+
+
+# Comparing samplers, autoguidance, Brownian noise.
+
+
+def test_a_comparison_is_one_picture_with_evaluations_and_seconds(snowmelt, finished_run, refusal, tmp_path):
+    folder = tmp_path / "c"
+    command = ("sample", finished_run, "-n", 3, "--compare", "ddim:2,heun:3", "--out", folder)
+    answer = snowmelt(*command)
+    assert answer.code == 0, answer
+    assert "heun:3" in answer.out
+    about = json.loads((folder / "compare.json").read_text())
+    assert [row["evaluations"] for row in about["samplers"]] == [2, 5]
+    assert all(row["seconds"] > 0 for row in about["samplers"])
+    Image.open(folder / "compare.png").load()
+    assert "already holds a comparison" in refusal(*command)
+    assert "not understood at 'ddim'" in refusal("sample", finished_run, "--compare", "ddim")
+    assert "cannot be given with it" in refusal("sample", finished_run, "--compare", "ddim:2", "--steps", 3)
+
+
+def test_an_earlier_checkpoint_guides(draw, finished_run, refusal, tmp_path, minimal, grey_file):
+    earlier = sorted((finished_run / "checkpoints").glob("step_*"))[0]
+    plain, guided = draw("-n", 2), draw("-n", 2, "--guide", earlier, "--guidance", 3)
+    assert (plain / "000001.png").read_bytes() != (guided / "000001.png").read_bytes()
+    other = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=1)
+    assert "makes other images" in refusal("sample", finished_run, "--guide", other, "--guidance", 2)
+
+
+def test_a_guidance_interval_that_holds_nothing_is_no_guidance(draw):
+    plain, guided = draw("-n", 2), draw("-n", 2, "--guidance", 3, "--guidance-interval", "0.00001-0.0001")
+    everywhere = draw("-n", 2, "--guidance", 3)
+    first = [np.asarray(Image.open(folder / "000001.png")) for folder in (plain, guided, everywhere)]
+    assert np.array_equal(first[0], first[1])
+    assert not np.array_equal(first[0], first[2])
+
+
+def test_brownian_noise_is_other_noise_and_refused_where_it_cannot_be(draw, refusal, finished_run):
+    a, b = (
+        draw("-n", 1, "--sampler", "ddim", "--set", "eta=1", "--noise", kind) for kind in ("independent", "brownian")
+    )
+    assert (a / "000000.png").read_bytes() != (b / "000000.png").read_bytes()
+    assert "goes back to more noise" in refusal("sample", finished_run, "--sampler", "repaint", "--noise", "brownian")

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.condition import Condition
-from snowmelt.model.guidance import ClassifierFree, Clipped
+from snowmelt.model.guidance import AutoGuided, ClassifierFree, ClassifierGuided, Clipped, Interval
+from snowmelt.oracle.mixture import MixtureData
 from snowmelt.process.level import Level
 from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.solvers import Levels, ddim
@@ -135,3 +136,88 @@ def test_wrappers_of_a_denoiser_without_learned_variance_say_so():
     for wrapper in (ClassifierFree(lambda x, *_: x, 1.0), Clipped(lambda x, *_: x, "clamp")):
         with pytest.raises(SnowmeltError, match="not learned a variance"):
             wrapper.with_variance(images(2), LEVEL, COND)
+
+
+# Where guidance acts.
+
+
+def test_an_interval_holds_the_levels_within_it_by_sigma_over_alpha():
+    level = LINEAR.level(torch.tensor([0, 100, 500, 1000]))
+    ratio = level.sigma / level.alpha
+    assert Interval(0.1, float(ratio[2])).holds(level).tolist() == [False, True, True, False]
+    pure = Level(torch.zeros(1).double(), torch.ones(1).double())
+    assert Interval().holds(pure).tolist() == [True]
+    assert Interval(0, 80).holds(pure).tolist() == [False]
+    with pytest.raises(SnowmeltError, match="0 <= low < high, not 2 to 1"):
+        Interval(2, 1)
+
+
+def test_outside_the_interval_the_condition_alone_is_evaluated():
+    told, level = Told(), LINEAR.level(torch.tensor([100, 900]))
+    x, cond = images(2), Condition(label=torch.tensor([1, 2]))
+    guided = ClassifierFree(told, 3.0, Interval(0, 1))
+    mixed = guided(x, level, cond)
+    assert told.batches == [4]
+    assert torch.equal(mixed[1], told(x, level, cond)[1])
+    assert torch.equal(mixed[0], ClassifierFree(told, 3.0)(x, level, cond)[0])
+    told.batches.clear()
+    assert torch.equal(guided(x, level[[1, 1]], cond), told(x, level[[1, 1]], cond))
+    assert told.batches == [2, 2]
+
+
+# Autoguidance.
+
+
+def test_autoguidance_leads_away_from_the_weaker_model():
+    strong, weak = (lambda x, level, cond=None: 2 * x), (lambda x, level, cond=None: x)
+    x, level = images(2), LINEAR.level(torch.tensor([100, 900]))
+    torch.testing.assert_close(AutoGuided(strong, weak, 3.0)(x, level), 4 * x)  # x + 3 (2x - x)
+    assert torch.equal(AutoGuided(strong, weak, 1.0)(x, level), 2 * x)
+    mixed = AutoGuided(strong, weak, 3.0, Interval(0, 1))(x, level)
+    torch.testing.assert_close(mixed, torch.stack([4 * x[0], 2 * x[1]]))
+
+
+def test_autoguidance_keeps_the_better_model_s_variance():
+    cond = Condition(label=torch.tensor([1, 2]))
+    told, level = Told(), LINEAR.level(torch.tensor([100, 900]))
+    _, fraction = AutoGuided(told, lambda x, level, cond=None: x, 2.0).with_variance(images(2), level, cond)
+    assert torch.equal(fraction, told.with_variance(images(2), level, cond)[1])
+
+
+# Classifier guidance.
+
+
+def components() -> MixtureData:
+    return MixtureData(
+        torch.tensor([0.3, 0.7], dtype=torch.float64),
+        torch.tensor([[-1.0, 0.5], [0.8, 0.0]], dtype=torch.float64),
+        torch.tensor([0.3, 0.5], dtype=torch.float64),
+    )
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, Schedule("edm"), Schedule("flow")], ids=lambda s: s.name)
+def test_the_exact_classifier_turns_the_mixture_s_denoiser_into_its_component_s(schedule):
+    """D + sigma^2/alpha grad log p(y | x) is E[x_0 | x, y] for the true p(y | x): Bayes' rule and Tweedie's formula."""
+    data = components()
+    one = MixtureData(torch.ones(1, dtype=torch.float64), data.means[:1], data.stds[:1])
+    level = schedule.level(schedule.t_max * torch.tensor([0.05, 0.3, 0.8], dtype=torch.float64))
+
+    def log_probability(x, level, cond):
+        return torch.log(data.weights[0]) + one.log_density(x, level) - data.log_density(x, level)
+
+    x = images(1)[0, :, :3, 0].T.reshape(3, 3)[:, :2]
+    guided = ClassifierGuided(data, log_probability)
+    torch.testing.assert_close(guided(x, level), one(x, level), rtol=1e-8, atol=1e-8)
+    assert torch.equal(ClassifierGuided(data, log_probability, 0.0)(x, level), data(x, level))
+    assert torch.equal(ClassifierGuided(data, log_probability, 1.0, Interval(0, 1e-9))(x, level), data(x, level))
+
+
+def test_classifier_guidance_is_left_out_at_pure_noise_and_runs_under_no_grad():
+    def infinite(x, level, cond):
+        return (x.flatten(1).sum(1) / level.alpha).to(x)
+
+    level = Level(torch.tensor([0.0, 0.6], dtype=torch.float64), torch.tensor([1.0, 0.8], dtype=torch.float64))
+    with torch.no_grad():
+        D = ClassifierGuided(lambda x, *_: x, infinite)(images(2), level)
+    assert torch.equal(D[0], images(2)[0])
+    torch.testing.assert_close(D[1], images(2)[1] + 0.64 / 0.6 / 0.6)

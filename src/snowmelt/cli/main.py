@@ -51,7 +51,7 @@ def main() -> None:
 def run(arguments: list[str], debug: bool = False) -> int:
     """Run a command; returns its exit code. With `debug`, errors keep their traceback."""
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _fail(f"{error}\n  `snowmelt {_command(arguments)}--help` lists what there is.", error, debug)
     except SnowmeltError as error:
@@ -68,7 +68,7 @@ def run(arguments: list[str], debug: bool = False) -> int:
     except Exception as error:
         what = f"{type(error).__name__}: {error}\n  This is a fault of snowmelt. Add --debug to see where it lies."
         return _fail(what, error, debug, OWN_FAULT)
-    return 0
+    return result if isinstance(result, int) else 0
 
 
 def _fail(message: str, error: Exception, debug: bool, code: int = USER_ERROR) -> int:

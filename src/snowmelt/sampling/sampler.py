@@ -74,6 +74,9 @@ def build_tableau(name: str, log_snr: Tensor, options: dict[str, Any] | None = N
 
 def _build(name: str, solver: Solver, levels: Levels, options: dict[str, Any]) -> Tableau:
     """The solver's table; an option of a wrong type is the user's error."""
+    for key, value in options.items():
+        if isinstance(value, bool):
+            raise SnowmeltError(f"sampler {name!r}: {key} is a number or a word, not {value}.")
     try:
         return solver.build(levels, **options)
     except TypeError as error:
