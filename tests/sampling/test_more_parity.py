@@ -242,3 +242,42 @@ def test_two_draws_or_one_path_differ_in_the_second_row_alone():
     assert path.levels == two.levels
     for k, (a, b) in enumerate(zip(path.rows, two.rows, strict=True)):
         assert (a == b) == (k % 2 == 0)
+
+
+# On a network with random weights, the same for both.
+
+
+class RandomUNet:
+    """diffusers' U-Net in float64 as a network that predicts the noise, fed the log-SNR as its time."""
+
+    def __init__(self) -> None:
+        from diffusers import UNet2DModel
+
+        torch.manual_seed(0)
+        blocks = {
+            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        }
+        self.network = UNet2DModel(
+            sample_size=8, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=8, **blocks
+        )
+        self.network = self.network.double().eval().requires_grad_(False)
+
+    def eps(self, x: Tensor, level: Level) -> Tensor:
+        return self.network(x / level.scale.view(-1, 1, 1, 1), 100 + 10 * level.log_snr).sample
+
+    def __call__(self, x: Tensor, level: Level, cond: object = None) -> Tensor:
+        sigma, alpha = (number.view(-1, 1, 1, 1) for number in (level.sigma, level.alpha))
+        return (x - sigma * self.eps(x, level)) / alpha
+
+
+@pytest.mark.parametrize("title", ["dpmpp-2m-10-midpoint", "dpmpp-3m-20-midpoint", "unipc-3-bh2-20", "deis-3"])
+def test_on_a_random_network(title):
+    case = CANONICAL[title]
+    peer, _, log_snr = peer_of(case, exact=True)
+    network, x = RandomUNet(), draws(2, 3, 8, 8)
+    state = x
+    for k, t in enumerate(peer.timesteps):
+        state = peer.step(network.eps(state, canonical(log_snr[k : k + 1]).expand(2)), t, state).prev_sample
+    table = build_tableau(case[4], log_snr, case[5])
+    assert relative(trajectory(table, network, x)[-1:], [state]) < 1e-10
