@@ -32,7 +32,7 @@ from snowmelt.training.loop import Trainer
 from snowmelt.training.progress import Reporter
 from snowmelt.training.recipe import recipes
 from snowmelt.training.resolve import Wishes, check_wishes, describe, resolve, resolve_budget
-from snowmelt.training.run import CONFIG, LOG, require_new, require_run
+from snowmelt.training.run import CONFIG, LOG, claimed, require_new, require_run
 
 SAMPLE_BATCH = 64
 
@@ -271,9 +271,10 @@ def train(
         world.wait()
         if world.leads:
             trainer.create_run()
-        reporter.open_log(run / LOG)
-        world.wait()
-        _run(trainer)
+        with claimed(run, world.leads):
+            reporter.open_log(run / LOG)
+            world.wait()
+            _run(trainer)
         return run
 
 
@@ -323,12 +324,13 @@ def resume(
                 "Put the data back as it was, or start a new run on the new data.",
             )
         trainer = Trainer(config, loaded, run, chosen, world, reporter)
-        reporter.open_log(run / LOG)
-        trainer.restore()
-        if world.leads:
-            save_config(config, run / CONFIG)
-        world.wait()
-        _run(trainer)
+        with claimed(run, world.leads):
+            reporter.open_log(run / LOG)
+            trainer.restore()
+            if world.leads:
+                save_config(config, run / CONFIG)
+            world.wait()
+            _run(trainer)
         return run
 
 

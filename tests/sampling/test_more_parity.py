@@ -16,7 +16,10 @@ from snowmelt.sampling.sampler import build_tableau
 
 BETAS = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 PP = {"algorithm_type": "dpmsolver++", "final_sigmas_type": "zero"}
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # theirs
+pytestmark = [  # theirs
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
 exactness = pytest.mark.parametrize("exact", [True, False], ids=["float64", "as-released"])
 
 # Theirs: module, class, options, steps. Ours: sampler, options.

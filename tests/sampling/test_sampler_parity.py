@@ -56,7 +56,10 @@ EXTRA = {
     "EulerDiscrete": {},
     "HeunDiscrete": {},
 }
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # theirs
+pytestmark = [  # theirs
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+]
 exactness = pytest.mark.parametrize("exact", [True, False], ids=["float64", "as-released"])
 
 

@@ -14,6 +14,7 @@ from snowmelt.data.pipeline import load_data
 from snowmelt.training import checkpoint
 from snowmelt.training.checkpoint import load_latest
 from snowmelt.training.metrics import read_metrics
+from snowmelt.training.run import claimed
 
 CHECKPOINT_FILES = [f"{name}.safetensors" for name in ("raw", "ema_0", "ema_1", "optimizer", "meters")] + ["state.json"]
 
@@ -366,3 +367,16 @@ def test_a_run_holds_a_whole_checkpoint_and_model_before_its_first_step(minimal,
 def test_the_position_knows_the_data_it_came_from(run_of, shoes):
     config = yaml.safe_load((run_of / "config.yaml").read_text())
     assert config["data"]["fingerprint"] == load_data(shoes, holdout=0.2).fingerprint
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(run_of, refusal, snowmelt):
+    with claimed(run_of):
+        assert "is being trained by another process" in refusal("train", "--resume", run_of, "--steps", 14)
+    assert load_latest(run_of)[0].step == 12
+    assert snowmelt("train", "--resume", run_of, "--steps", 14).code == 0
+
+
+def test_resume_auto_says_which_settings_it_does_not_apply(run_of, snowmelt, shoes):
+    command = ("train", shoes, "--out", run_of, "--resume", "auto", "--steps", 14)
+    assert "not applied: --batch, --lr" in snowmelt(*command, "--lr", 0.5, "--batch", 3).out
+    assert "not applied" not in snowmelt(*command).out

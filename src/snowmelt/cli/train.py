@@ -156,6 +156,8 @@ def train(
     if resume is not None and run is not None and (resume != "auto" or (run / CONFIG).is_file()):
         if resume != "auto":
             _refuse_new_settings(given)
+        elif ignored := [flag for flag in _new_settings(given) if flag not in ("DATA", "--out")]:
+            reporter.note(f"Going on with {run} by its own settings; not applied: {', '.join(ignored)}")
         api.resume(run, device=device, reporter=reporter, loading=_loading(reporter), **counts)
         _finish(run, reporter)
         return
@@ -216,14 +218,19 @@ PREDICTION_ALIASES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 WITH_RESUME = {"resume", "minutes", "images", "steps", "device", "log"}
 
 
-def _refuse_new_settings(given: dict[str, Any]) -> None:
-    """A resumed run keeps its settings; one that would be ignored is an error instead."""
+def _new_settings(given: dict[str, Any]) -> list[str]:
+    """The flags that would change a run, as they were written."""
     defaults = {name: parameter.default for name, parameter in signature(train).parameters.items()}
     changed = [name for name, value in given.items() if name not in WITH_RESUME and value != defaults[name]]
+    return ["DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in changed]
+
+
+def _refuse_new_settings(given: dict[str, Any]) -> None:
+    """A resumed run keeps its settings; one that would be ignored is an error instead."""
+    changed = _new_settings(given)
     if changed:
-        flags = ", ".join("DATA" if name == "data" else f"--{name.replace('_', '-')}" for name in changed)
         raise SnowmeltError(
-            f"{flags} cannot go with --resume: a resumed run keeps the settings it began with.",
+            f"{', '.join(changed)} cannot go with --resume: a resumed run keeps the settings it began with.",
             "Only --minutes, --images, --steps, --device and --log may be given anew.",
         )
 

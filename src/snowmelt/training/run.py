@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import TEMPORARY, disk_errors, sync_folder
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "log.txt"
 
@@ -28,6 +36,28 @@ def require_run(run: Path) -> None:
         raise SnowmeltError(f"--resume {run}: there is no such run.", known)
     if not (run / CONFIG).is_file():
         raise SnowmeltError(f"--resume {run}: this folder is not a run; it holds no {CONFIG}.")
+
+
+@contextmanager
+def claimed(run: Path, claim: bool = True) -> Iterator[None]:
+    """Keep a run for this process: a second one that trains it would mix its rows and checkpoints with ours.
+
+    The claim ends with the process, however it ends. Where the system knows no file locks there is none.
+    """
+    if not claim or fcntl is None:
+        yield
+        return
+    handle = os.open(run, os.O_RDONLY)  # the folder itself: no file has to be left in it
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SnowmeltError(
+                f"{run} is being trained by another process.", "Wait until it has finished, or stop it with Ctrl-C."
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def replace_folder(new: Path, place: Path) -> None:
