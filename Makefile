@@ -8,6 +8,7 @@ TORCH ?= torch==2.13.0
 
 demo: .venv/.installed
 	$(BIN)/snowmelt demo --overwrite
+	@echo "For the command snowmelt itself:  . .venv/bin/activate"
 
 test: lint types layers tests
 

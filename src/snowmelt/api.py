@@ -105,6 +105,8 @@ def plan_sampling(
     strength  the part of the steps that is walked, the last ones: for varying an image
     brownian  noise off one path per seed: the image hardly depends on the number of steps
     """
+    if not math.isfinite(guidance):
+        raise SnowmeltError(f"guidance {guidance} is out of range.", "Expected a number; 1 is no guidance, 2 usual.")
     default = model.sampler
     if isinstance(sampler, Tableau):
         if steps is not None or grid is not None or options:

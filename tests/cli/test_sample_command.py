@@ -126,6 +126,23 @@ def test_a_table_from_a_file_is_a_sampler(snowmelt, finished_run, tmp_path):
     assert (tmp_path / "a" / "000001.png").read_bytes() == (tmp_path / "b" / "000001.png").read_bytes()
 
 
+def test_a_file_of_somebody_else_s_is_kept(refusal, snowmelt, finished_run, tmp_path):
+    (tmp_path / "grid.png").write_text("precious")
+    command = ("sample", finished_run, "-n", 1, "--steps", 1, "--out", tmp_path)
+    message = refusal(*command)
+    assert "already holds grid.png" in message
+    assert f"--out {tmp_path}-2" in message
+    assert (tmp_path / "grid.png").read_text() == "precious"
+
+
+def test_overwriting_leaves_no_sample_of_before(draw, snowmelt, finished_run):
+    folder = draw("-n", 3)
+    (folder / "notes.txt").write_text("mine")
+    assert snowmelt("sample", finished_run, "-n", 1, "--steps", 1, "--out", folder, "--overwrite").code == 0
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["000000.png", "grid.png", "notes.txt", "samples.jsonl"]
+
+
 def test_samples_that_are_there_are_kept(draw, refusal, snowmelt, finished_run):
     folder = draw("-n", 1)
     again = ("sample", finished_run, "-n", 1, "--steps", 1, "--out", folder)
@@ -151,6 +168,10 @@ def test_a_model_of_deep_or_odd_images_is_saved_as_arrays(snowmelt, refusal, min
     [
         (("-n", 0), "-n 0 is out of range"),
         (("-n", -4), "-n -4 is out of range"),
+        (("-n", 1.5), "'1.5' is not a whole number"),
+        (("--steps", 2.5), "'2.5' is not a whole number"),
+        (("--guidance", "nan"), "guidance nan is out of range"),
+        (("--seeds", "3", "--seed", 4), "--seed cannot be given with it"),
         (("--class", "Unicorn"), "Choices: Boot, Sneaker"),
         (("--class", "2"), "Choices: Boot, Sneaker"),
         (("--batch", 0), "--batch 0"),

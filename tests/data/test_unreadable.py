@@ -1,3 +1,4 @@
+import os
 import resource
 import struct
 import time
@@ -48,7 +49,7 @@ def test_a_truncated_file_is_left_out_and_named(folder, picture, suffix):
     assert name == f"bad.{suffix}"
     assert reason
     assert any(
-        line.startswith(f"1 of 41 cannot be read and are left out: bad.{suffix} (") for line in data.report.lines()
+        line.startswith(f"1 of 41 cannot be read and is left out: bad.{suffix} (") for line in data.report.lines()
     )
 
 
@@ -115,7 +116,7 @@ def test_files_that_break_only_when_decoded_count_too(folder, picture):
 def test_a_folder_of_nothing_readable_is_an_error_even_if_allowed(tmp_path, picture):
     for number in range(7):
         (tmp_path / f"{number}.png").write_bytes(b"x")
-    with pytest.raises(SnowmeltError, match=r"None of the 7 images .*0\.png \(not a picture.*; \.\.\."):
+    with pytest.raises(SnowmeltError, match=r"None of the 7 images .*0\.png \(not a picture.*; and more"):
         load_data(tmp_path, allow_unreadable=True)
     truncated(tmp_path / "bad.jpg", picture)  # the only one with a header
     with pytest.raises(SnowmeltError, match="8 of the 8 images"):
@@ -141,3 +142,28 @@ def test_a_class_without_a_readable_image_is_said(tmp_path, picture):
     (tmp_path / "b" / "1.png").write_bytes(b"x")
     lines = load_data(tmp_path, allow_unreadable=True).report.lines()
     assert "No readable image is of class b" in lines
+
+
+def test_a_pipe_is_left_out_and_does_not_wait_for_its_other_end(folder):
+    os.mkfifo(folder / "pipe.png")
+    name, reason = only(check_data(folder))
+    assert (name, reason) == ("pipe.png", "not a regular file")
+
+
+def test_a_name_that_is_no_text_is_shown_as_an_escape(folder):
+    path = os.fsencode(folder) + b"/bad\xffname\n.png"
+    with open(path, "wb") as file:  # noqa: PTH123  a path of bytes
+        file.write(b"no picture")
+    lines = load_data(folder).report.lines()
+    assert any(r"bad\udcffname\n.png (not a picture" in line for line in lines)
+    "\n".join(lines).encode()
+
+
+def test_one_picture_beside_class_folders_is_no_silent_loss_of_classes(tmp_path, picture):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            picture(tmp_path / name / f"{number}.png", "L")
+    picture(tmp_path / "stray.png", "L")
+    lines = load_data(tmp_path).report.lines()
+    assert any("Subfolders are not taken as classes, for stray.png lies beside them" in line for line in lines)

@@ -37,7 +37,7 @@ def test_what_is_no_count_is_refused(text):
     [{}, {"minutes": 1.0, "steps": 2}, {"minutes": 0}, {"images": -1}, {"minutes": math.nan}, {"minutes": math.inf}],
 )
 def test_a_budget_is_one_positive_number(given):
-    with pytest.raises(SnowmeltError, match=r"one of|positive"):
+    with pytest.raises(SnowmeltError, match=r"one of|above zero"):
         Budget(**given)
 
 

@@ -380,3 +380,14 @@ def test_resume_auto_says_which_settings_it_does_not_apply(run_of, snowmelt, sho
     command = ("train", shoes, "--out", run_of, "--resume", "auto", "--steps", 14)
     assert "not applied: --batch, --lr" in snowmelt(*command, "--lr", 0.5, "--batch", 3).out
     assert "not applied" not in snowmelt(*command).out
+
+
+def test_a_run_that_was_stopped_says_how_to_go_on_and_one_that_is_done_says_so(
+    minimal, shoes, tmp_path, at_step, snowmelt
+):
+    run = tmp_path / "my run"
+    at_step(2, stop)
+    answer = snowmelt("train", shoes, "--out", run, "--preset", minimal, "--steps", 4)
+    assert f"Go on: snowmelt train --resume '{run}'" in answer.out
+    assert "Go on" not in snowmelt("train", "--resume", run).out
+    assert "had come to its end" in snowmelt("train", "--resume", run).out

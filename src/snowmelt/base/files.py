@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,11 @@ from typing import Any
 from snowmelt.base.errors import SnowmeltError
 
 TEMPORARY = ".tmp-"
+
+
+def quoted(path: Path | str) -> str:
+    """A path as it is typed into a shell, for commands that are printed to be copied."""
+    return shlex.quote(str(path))
 
 
 @contextmanager

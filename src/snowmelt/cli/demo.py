@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from snowmelt.cli.values import Whole
+
 COUNT = 100
 
 
@@ -14,7 +16,7 @@ def demo(
     *,
     out: Path = Path("runs/demo"),
     minutes: float = 1.0,
-    seed: int = 0,
+    seed: Whole = 0,
     device: str = "auto",
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import parse_options
+from snowmelt.cli.values import Whole, parse_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,14 +27,14 @@ BATCH = 64
 class Common:
     """What every edit takes."""
 
-    count: Annotated[int, Parameter(name=("-n", "--count"), help="How many results, of seeds --seed and on.")] = 4
+    count: Annotated[Whole, Parameter(name=("-n", "--count"), help="How many results, of seeds --seed and on.")] = 4
     out: Annotated[Path | None, Parameter(help="The folder to write into. Default: edits/NAME in the run.")] = None
     sampler: Annotated[str | None, Parameter(help="As in snowmelt sample. Default: what suits the edit.")] = None
-    steps: Annotated[int | None, Parameter(help="Steps of the sampler. Default: what suits the edit.")] = None
+    steps: Annotated[Whole | None, Parameter(help="Steps of the sampler. Default: what suits the edit.")] = None
     grid: Annotated[str | None, Parameter(help="Where it stops: trailing, karras, log-snr, ...")] = None
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="", help="An option of the sampler.")] = ()
     clip: Annotated[Literal["none", "clamp", "dynamic"] | None, Parameter(help="As in snowmelt sample.")] = None
-    seed: Annotated[int, Parameter(help="The first result's seed.")] = 0
+    seed: Annotated[Whole, Parameter(help="The first result's seed.")] = 0
     class_: Annotated[str | None, Parameter(name="--class", help="The class to make. Default: none is told.")] = None
     guidance: Annotated[float, Parameter(help="How strongly the class is followed: 1 is no guidance.")] = 1.0
     fit: Annotated[

@@ -8,20 +8,20 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import parse_comparison, parse_interval, parse_options, parse_seeds
+from snowmelt.cli.values import Whole, parse_comparison, parse_interval, parse_options, parse_seeds
 
 
 def sample(
     model: Path,
     *,
-    count: Annotated[int, Parameter(name=("-n", "--count"))] = 64,
+    count: Annotated[Whole, Parameter(name=("-n", "--count"))] = 64,
     out: Annotated[Path | None, Parameter(alias="--outdir")] = None,
     sampler: str | None = None,
-    steps: Annotated[int | None, Parameter(alias="--num_inference_steps")] = None,
+    steps: Annotated[Whole | None, Parameter(alias="--num_inference_steps")] = None,
     grid: str | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     clip: Literal["none", "clamp", "dynamic"] | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
     seeds: str | None = None,
     class_: Annotated[tuple[str, ...], Parameter(name="--class", negative="")] = (),
     guidance: float = 1.0,
@@ -31,7 +31,7 @@ def sample(
     compare: str | None = None,
     format_: Annotated[Literal["png", "npz", "npy"], Parameter(name="--format")] = "png",
     weights: Literal["ema", "raw"] = "ema",
-    batch: int = 64,
+    batch: Whole = 64,
     device: str = "auto",
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -89,6 +89,8 @@ def sample(
     from snowmelt.report.samples import SampleWriter
     from snowmelt.sampling.tableau import load_tableau
 
+    if seeds is not None and seed != 0:
+        raise SnowmeltError("--seeds names every seed, so --seed cannot be given with it.")
     chosen_seeds = parse_seeds(seeds, seed, count)
     if not 1 <= len(chosen_seeds) <= 100_000_000:
         raise SnowmeltError(f"-n {count} is out of range.", "Expected at least 1.")
@@ -128,4 +130,6 @@ def sample(
     with writer:
         for images in writer.track(chosen.batches(chosen_seeds, labels, batch), chosen_seeds, labels):
             writer.add(images)
-    print(f"{len(chosen_seeds):,} images, {chosen.tableau.evaluations} evaluations each, in {folder}")
+    number = f"{len(chosen_seeds):,} image{'s' * (len(chosen_seeds) != 1)}"
+    each = f"{chosen.tableau.evaluations} evaluation{'s' * (chosen.tableau.evaluations != 1)} each"
+    print(f"{number}, {each}, in {folder}")

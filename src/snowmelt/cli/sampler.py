@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import parse_options
+from snowmelt.cli.values import Whole, parse_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +83,7 @@ def show(
     *,
     schedule: str = "edm",
     grid: str | None = None,
-    steps: int | None = None,
+    steps: Whole | None = None,
     levels: Path | None = None,
     set_: Settings = (),
     zero_snr: Flag = False,
@@ -181,8 +181,8 @@ def statistics(
     *,
     data: str | None = None,
     out: Path,
-    count: Annotated[int, Parameter(name=("-n", "--count"))] = 1024,
-    levels: int = 64,
+    count: Annotated[Whole, Parameter(name=("-n", "--count"))] = 1024,
+    levels: Whole = 64,
     device: str = "auto",
 ) -> None:
     """Measure a model's error by noise level, from which `ddpm --set variance=analytic` takes its best variance.
@@ -203,10 +203,12 @@ def statistics(
         auto, cpu, cuda, cuda:1 or mps.
     """
     from snowmelt import api
+    from snowmelt.base.files import quoted
     from snowmelt.sampling.analytic import save_denoising_error
 
     save_denoising_error(api.denoising_error(api.load(model, device=device), data, count, levels), out)
-    print(f"Written: {out}\nNext:    snowmelt sample {model} --sampler ddpm --set variance=analytic --set error={out}")
+    command = f"snowmelt sample {quoted(model)} --sampler ddpm --set variance=analytic --set error={quoted(out)}"
+    print(f"Written: {out}\nNext:    {command}")
 
 
 def _table(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import parse_images, parse_size
+from snowmelt.cli.values import Whole, parse_images, parse_size
 
 if TYPE_CHECKING:
     from snowmelt.training.loop import Trainer
@@ -25,7 +25,7 @@ def train(
     out: Annotated[Path | None, Parameter(alias=("--outdir", "--output_dir"))] = None,
     resume: Annotated[str | None, Parameter(alias="--resume_from_checkpoint")] = None,
     size: Annotated[str | None, Parameter(alias=("--resolution", "--image_size"))] = None,
-    channels: int | None = None,
+    channels: Whole | None = None,
     labels: str = "auto",
     fit: Literal["crop", "pad", "stretch"] = "crop",
     flip: Annotated[bool | None, Parameter(alias="--random_flip")] = None,
@@ -34,8 +34,8 @@ def train(
     preset: str = "auto",
     minutes: float | None = None,
     images: str | None = None,
-    steps: Annotated[int | None, Parameter(alias="--max_train_steps")] = None,
-    batch: Annotated[int | None, Parameter(alias="--train_batch_size")] = None,
+    steps: Annotated[Whole | None, Parameter(alias="--max_train_steps")] = None,
+    batch: Annotated[Whole | None, Parameter(alias="--train_batch_size")] = None,
     micro_batch: str = "auto",
     lr: Annotated[float | None, Parameter(alias="--learning_rate")] = None,
     warmup: str | None = None,
@@ -52,11 +52,11 @@ def train(
     weight: str | None = None,
     density: str | None = None,
     precision: Annotated[str, Parameter(alias="--mixed_precision")] = "auto",
-    seed: int = 0,
+    seed: Whole = 0,
     device: str = "auto",
-    log_every: int = 10,
+    log_every: Whole = 10,
     checkpoint_minutes: float = 5.0,
-    keep: Annotated[int, Parameter(alias="--checkpoints_total_limit")] = 3,
+    keep: Annotated[Whole, Parameter(alias="--checkpoints_total_limit")] = 3,
     log: str = "none",
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -292,11 +292,12 @@ def _finish(run: Path, reporter: Reporter) -> None:
     """The report, and what to do next."""
     if not reporter.leads:
         return
+    from snowmelt.base.files import quoted
     from snowmelt.report.page import write_run_page
 
     write_run_page(run)
     print(f"Report: {run / 'report.html'}")
-    print(f"Next:   snowmelt sample {run} -n 64 --out {run / 'samples'}")
+    print(f"Next:   snowmelt sample {quoted(run)} -n 64 --out {quoted(run / 'samples')}")
     sys.stdout.flush()
 
 

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
 
 from snowmelt.base.errors import SnowmeltError
 
 MAX_SIZE = 4096
+
+
+def whole(kind: Any, tokens: Sequence[Token]) -> int:
+    """A whole number as it was typed; 1.5 is none, where the parser itself would round."""
+    text = tokens[0].value.replace("_", "")
+    if not text.removeprefix("-").isdecimal():
+        raise ValueError(f"{tokens[0].value!r} is not a whole number")
+    return int(text)
+
+
+# The type of every flag that counts something.
+Whole = Annotated[int, Parameter(converter=whole)]
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,4 +55,7 @@ class FolderFiles(Files):
 
     def open(self, index: int) -> BinaryIO:
         """See Files.open."""
-        return (self.root / self.names[index]).open("rb")
+        path = self.root / self.names[index]
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would be to wait for its other end
+            raise UnreadableError("not a regular file")
+        return path.open("rb")

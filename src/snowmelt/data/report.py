@@ -74,7 +74,8 @@ class ScanReport:
             other = 3 if channels == 1 else 1
             how = f" (1 where at least 90 % are grey; override with --channels {other})"
         modes = f"all {next(iter(self.modes))}" if len(self.modes) == 1 else _listed(self.modes)
-        unit = "images" if set(self.formats) == {"array"} else "files"
+        unit = "image" if set(self.formats) == {"array"} else "file"
+        unit += "s" * (self.found != 1)
         yield f"{self.found:,} {unit}: {modes} -> training {channels} {plural}{how}"
         if self.target.dtype == "uint8" and self.deep:
             yield f"{self.deep:,} are 16-bit and are rounded to 8 bits, as most are 8-bit"
@@ -114,7 +115,8 @@ class ScanReport:
 
     def _left_out(self) -> Iterator[str]:
         if self.unreadable:
-            broken = f"{len(self.unreadable):,} of {self.found:,} cannot be read and are left out"
+            left = "is" if len(self.unreadable) == 1 else "are"
+            broken = f"{len(self.unreadable):,} of {self.found:,} cannot be read and {left} left out"
             yield f"{broken}: {reasons(self.unreadable)}"
         if self.skipped:
             yield f"Not pictures, and passed over: {_listed(self.skipped)}"
@@ -131,16 +133,18 @@ class ScanReport:
 
     def _few(self) -> Iterator[str]:
         if self.readable < FEW:
-            yield (
-                f"Under {FEW:,} images: expect memorisation; compare samples with the nearest training images "
-                "(snowmelt eval --metrics memorization)"
-            )
+            yield f"Under {FEW:,} images: expect memorisation, samples that are copies of training images"
 
 
 def reasons(unreadable: tuple[tuple[str, str], ...]) -> str:
     """The first few names, each with its reason."""
-    shown = "; ".join(f"{name} ({reason})" for name, reason in unreadable[:SHOWN])
-    return shown + ("; ..." if unreadable[SHOWN:] else "")
+    shown = "; ".join(f"{_printable(name)} ({reason})" for name, reason in unreadable[:SHOWN])
+    return shown + ("; and more" if unreadable[SHOWN:] else "")
+
+
+def _printable(name: str) -> str:
+    """A file's name with what would break a line, or is no text at all, written as an escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
-from snowmelt.base.files import read_json, write_json
+from snowmelt.base.files import quoted, read_json, write_json
 from snowmelt.image.codec import ValueRange
 from snowmelt.model.denoiser import NetworkDenoiser
 from snowmelt.model.networks import build, config_from_dict, config_to_dict, prepare
@@ -214,7 +214,9 @@ def find_model(path: Path) -> Path:
         if (folder / CONFIG).is_file():
             return folder
     if (path / "checkpoints").is_dir():
-        raise SnowmeltError(f"{path / 'model'} is missing.", f"`snowmelt train --resume {path}` writes it again.")
+        raise SnowmeltError(
+            f"{path / 'model'} is missing.", f"`snowmelt train --resume {quoted(path)}` writes it again."
+        )
     if not path.exists():
         raise SnowmeltError(f"{path} does not exist.", "Expected a run such as runs/NAME, or a model folder.")
     raise SnowmeltError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
@@ -12,19 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import atomic_file, disk_errors, write_text
+from snowmelt.base.files import atomic_file, disk_errors, quoted, write_text
 from snowmelt.image.codec import UINT8, to_source
 from snowmelt.image.grid import image_grid
 from snowmelt.image.png import WRITABLE, save_png
 from snowmelt.model.bundle import Model
 from snowmelt.sampling.tableau import Tableau
 
-LIST = "samples.jsonl"
+LIST, GRID = "samples.jsonl", "grid.png"
 ON_GRID = 256
+PLAIN_SECONDS = 5.0
+_OURS = re.compile(r"\d{6,}\.png|samples\.(jsonl|npy|npz)|grid\.png")
 
 
 class SampleWriter:
@@ -52,8 +56,12 @@ class SampleWriter:
                 f"A PNG cannot hold this model's images ({spec.channels} channels, {spec.value_range.dtype}).",
                 "Add --format npz.",
             )
-        if (folder / LIST).exists() and not overwrite:
-            raise SnowmeltError(f"{folder} already holds samples.", "Choose another --out, or add --overwrite.")
+        # What lies there under our names: of an earlier call, or of somebody else's.
+        self._stale = [path.name for path in sorted(folder.glob("*")) if _OURS.fullmatch(path.name)]
+        if self._stale and not overwrite:
+            what = "samples" if LIST in self._stale else self._stale[0]
+            another = f"Choose another place, as in --out {quoted(_free(folder))}, or add --overwrite."
+            raise SnowmeltError(f"{folder} already holds {what}.", another)
         self.folder, self.model, self.tableau, self.form = folder, model, tableau, form
         self._about = {
             "sampler": tableau.name,
@@ -76,11 +84,20 @@ class SampleWriter:
         return self
 
     def track(self, batches: Iterable[Tensor], seeds: Sequence[int], labels: Sequence[int] | None) -> Iterator[Tensor]:
-        """The batches one by one, with a progress bar on a terminal."""
+        """The batches one by one, with a progress bar on a terminal and a line every few seconds elsewhere."""
         self._seeds, self._labels = seeds, labels
-        console = Console(file=sys.stdout)
-        shown = track(batches, "sampling", total=None, console=console, disable=not console.is_terminal)
-        yield from shown
+        console = Console(file=sys.stdout, highlight=False)
+        columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
+        done, last = 0, time.monotonic()
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("", total=len(seeds))
+            for images in batches:
+                done += len(images)
+                progress.advance(task, len(images))
+                if not console.is_terminal and done < len(seeds) and time.monotonic() - last >= PLAIN_SECONDS:
+                    last = time.monotonic()
+                    print(f"{done:,} of {len(seeds):,} images", flush=True)
+                yield images
 
     def add(self, x: Tensor) -> None:
         """Write samples in [-1, 1], [b, C, H, W]."""
@@ -103,13 +120,17 @@ class SampleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """What was drawn is listed, even if sampling was cut short."""
+        """What was drawn is listed, even if sampling was cut short; what it replaces is removed then, not before."""
         if not self._rows:
             return
+        for name in set(self._stale) - {row["file"] for row in self._rows} - {LIST, GRID}:
+            (self.folder / name).unlink(missing_ok=True)
+        if len(self._rows) < len(self._seeds):
+            print(f"{len(self._rows):,} of {len(self._seeds):,} images are in {self.folder}.")
         if self.form != "png":
             self._save_array(np.stack([_channels_last(image) for image in torch.cat(self._kept)]))
         shown = torch.cat(self._grid)[:ON_GRID]
-        save_png(self.folder / "grid.png", image_grid(shown if shown.shape[1] <= 4 else shown[:, :3]))
+        save_png(self.folder / GRID, image_grid(shown if shown.shape[1] <= 4 else shown[:, :3]))
         write_text(self.folder / LIST, "".join(json.dumps(row) + "\n" for row in self._rows))
 
     def _name(self, number: int) -> str:
@@ -125,6 +146,14 @@ class SampleWriter:
                 np.savez_compressed(file, array)
             else:
                 np.savez_compressed(file, array, np.array(self._labels[: len(array)]))
+
+
+def _free(folder: Path) -> Path:
+    """A folder of this name and a number that is not there."""
+    number = 2
+    while folder.with_name(f"{folder.name}-{number}").exists():
+        number += 1
+    return folder.with_name(f"{folder.name}-{number}")
 
 
 def _channels_last(image: Tensor) -> np.ndarray[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -69,18 +70,21 @@ def build_tableau(name: str, log_snr: Tensor, options: dict[str, Any] | None = N
     if first != "analytic" or len(levels) < 2:
         raise SnowmeltError(f"first: expected analytic, and two steps or more, got {first!r} and {len(levels)} steps.")
     rest = _build(name, solver, replace(levels, log_snr=levels.log_snr[1:]), own)
-    return starting_analytically(rest, levels.pairs[0], float(common.get("data_std", 0.5)))
+    return starting_analytically(rest, levels.pairs[0], common.get("data_std", 0.5))
 
 
 def _build(name: str, solver: Solver, levels: Levels, options: dict[str, Any]) -> Tableau:
-    """The solver's table; an option of a wrong type is the user's error."""
+    """The solver's table; an option of another kind than its default is the user's error."""
     for key, value in options.items():
-        if isinstance(value, bool):
-            raise SnowmeltError(f"sampler {name!r}: {key} is a number or a word, not {value}.")
-    try:
-        return solver.build(levels, **options)
-    except TypeError as error:
-        raise SnowmeltError(f"sampler {name!r}: {error}.", f"Options were {options}.") from error
+        usual = signature(solver.build).parameters[key].default
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(usual, int | float) and not (number and math.isfinite(value)):
+            raise SnowmeltError(f"sampler {name!r}: {key} is a number such as {usual:g}, not {value!r}.")
+        if isinstance(usual, str) and not isinstance(value, str):
+            raise SnowmeltError(f"sampler {name!r}: {key} is a word such as {usual}, not {value!r}.")
+        if isinstance(usual, int) and value != int(value):
+            raise SnowmeltError(f"sampler {name!r}: {key} is a whole number, not {value!r}.")
+    return solver.build(levels, **options)
 
 
 def starting_analytically(rest: Tableau, start: tuple[float, float], data_std: float) -> Tableau:
@@ -89,8 +93,8 @@ def starting_analytically(rest: Tableau, start: tuple[float, float], data_std: f
     The exact probability flow of such data: Wang & Vastola 2024, "The unreasonable effectiveness of Gaussian score
     approximation for diffusion models", their analytical teleportation, with a covariance that is round.
     """
-    if not 0 <= data_std < math.inf:
-        raise SnowmeltError(f"data_std must not be negative, got {data_std}.")
+    if isinstance(data_std, str) or not 0 <= data_std < math.inf:
+        raise SnowmeltError(f"data_std is a number that is not negative, not {data_std!r}.")
     before, after = (math.hypot(alpha * data_std, sigma) for alpha, sigma in (start, rest.levels[0]))
     return replace(rest, levels=(start, *rest.levels), rows=(Row((after / before,), ()), *rest.rows))
 
@@ -128,7 +132,8 @@ def require_finite_samples(x: Tensor) -> Tensor:
     if not bool(torch.isfinite(x).all()):
         raise SnowmeltError(
             "The sampled images are not finite.",
-            "The weights are probably damaged: try --weights raw, or an earlier checkpoint.",
+            "The weights are damaged (try --weights raw, or an earlier checkpoint), or a number of the sampler or "
+            "of the guidance is far too large.",
         )
     return x
 

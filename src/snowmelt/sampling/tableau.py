@@ -141,8 +141,9 @@ class Tableau:
             levels = tuple((_number(alpha), _number(sigma)) for alpha, sigma in value["levels"])
             return Tableau(str(value["name"]), levels, rows, str(value.get("exempt", "")))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            reason = {KeyError: f"it has no {error}", ValueError: str(error)}.get(type(error), "it is built otherwise")
             raise SnowmeltError(
-                f"{where} is not a sampler table: {type(error).__name__} {error}.",
+                f"{where} is not a sampler table: {reason}.",
                 'Expected {"name": "", "levels": [[alpha, sigma], ...], "rows": [{"a": [], "b": [], "c": 0}, ...]}.',
             ) from error
 

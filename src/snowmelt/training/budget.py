@@ -37,7 +37,8 @@ class Budget:
         if len(given) != 1:
             raise SnowmeltError("Give one of --minutes, --images and --steps.")
         if not (given[0] > 0 and math.isfinite(given[0])):
-            raise SnowmeltError(f"A training budget must be positive, got {given[0]}.")
+            flag = next(name for name, value in vars(self).items() if value is not None)
+            raise SnowmeltError(f"--{flag} {given[0]:g} is no budget.", "Expected a number above zero.")
 
     def fixed_images(self, batch: int) -> int | None:
         """The images this budget comes to, or None if only a clock can tell."""
@@ -47,8 +48,12 @@ class Budget:
 
     def __str__(self) -> str:
         if self.minutes is not None:
-            return f"{self.minutes:g} minutes"
-        return f"{self.images:,} images" if self.images is not None else f"{self.steps:,} steps"
+            return _counted(self.minutes, "minute")
+        return _counted(self.images, "image") if self.images is not None else _counted(self.steps or 0, "step")
+
+
+def _counted(number: float, unit: str) -> str:
+    return f"{number:,g} {unit}{'s' * (number != 1)}" if number < 1e6 else f"{number:,.0f} {unit}s"
 
 
 # The largest part of a run that decays to zero which may be warm-up.

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import quoted
 from snowmelt.data.pipeline import Data
 from snowmelt.model.bundle import ImageSpec
 from snowmelt.training import checkpoint
@@ -87,7 +88,7 @@ class Trainer:
         clock = None if config.budget.minutes is None else Clock(config.budget.minutes)
         began, before = time.monotonic(), position.elapsed
         saved, revised = position.elapsed, -math.inf
-        saved_step = position.step
+        saved_step = first_step = position.step
         row_start = (position.elapsed, position.images)
         with _signals() as asked_to_stop:
             while True:
@@ -117,6 +118,12 @@ class Trainer:
                 self._save()
             if self.world.leads:
                 self.reporter.show(self._standing(clock), last=True)
+                if not self._is_finished(clock):
+                    self.reporter.note(f"Not finished. Go on: snowmelt train --resume {quoted(self.run)}")
+                elif position.step == first_step:
+                    self.reporter.note(
+                        "This run had come to its end. To train it further, give a larger total: --steps N."
+                    )
 
     def measure_rate(self, seconds: float = 5.0) -> float:
         """Images a second, over real steps from here; the trainer is not for training after this."""
@@ -178,6 +185,9 @@ class Trainer:
             # So that the run, when it is resumed, knows that it has come to its end.
             self._plan_to_end_at(float(self.position.images))
         return stop
+
+    def _is_finished(self, clock: Clock | None) -> bool:
+        return self.position.images >= self.plan.total or (clock is not None and clock.left(self.position.elapsed) <= 0)
 
     def _agreeing(self) -> bool:
         return self.world.size == 1 or self.position.step % AGREE_EVERY == 0

@@ -118,7 +118,7 @@ class Reporter:
     def _write(self, lines: list[str]) -> None:
         if self._log is not None and lines:
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            with disk_errors(self._log), self._log.open("a", encoding="utf-8") as file:
+            with disk_errors(self._log), self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.writelines(f"{stamp}  {line}\n" for line in lines)
 
 

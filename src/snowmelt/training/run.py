@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import TEMPORARY, disk_errors, sync_folder
+from snowmelt.base.files import TEMPORARY, disk_errors, quoted, sync_folder
 
 try:
     import fcntl
@@ -22,10 +22,11 @@ CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "log.txt"
 def require_new(run: Path) -> None:
     """Refuse a folder that exists: a run is never written over."""
     if run.exists() or run.is_symlink():
-        what = "already holds a run" if (run / CONFIG).exists() else "already exists"
-        raise SnowmeltError(
-            f"{run} {what}.", f"Go on with it: snowmelt train --resume {run}   Or start another: --out {_next(run)}"
-        )
+        another = f"--out {quoted(_next(run))}"
+        if (run / CONFIG).exists():
+            go_on = f"Go on with it: snowmelt train --resume {quoted(run)}"
+            raise SnowmeltError(f"{run} already holds a run.", f"{go_on}   Or start another: {another}")
+        raise SnowmeltError(f"{run} already exists, and is no run.", f"Choose another place: {another}")
 
 
 def require_run(run: Path) -> None:

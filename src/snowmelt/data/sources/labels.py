@@ -59,7 +59,12 @@ def file_labels(names: Sequence[str], way: str, root: Path) -> tuple[*Labels, tu
         return None, None, notes
     if way == "auto":
         tops = {name.partition("/")[0] for name in names if "/" in name}
-        if len(tops) < 2 or not all("/" in name for name in names):
+        beside = [name for name in names if "/" not in name]
+        if len(tops) >= 2 and beside:
+            first = beside[0] if len(beside) == 1 else f"{beside[0]} and {len(beside) - 1:,} more"
+            note = f"Subfolders are not taken as classes, for {first} lies beside them (move it away to have classes)"
+            return None, None, (note,)
+        if len(tops) < 2:
             return None, None, notes
         if {top.lower() for top in tops} <= SPLITS:
             listed = ", ".join(sorted(tops))
