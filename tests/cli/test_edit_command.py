@@ -146,3 +146,4 @@ def test_colours_of_a_grey_model_are_refused(refusal, minimal, grey_file, pictur
 
     run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=1)
     assert "1 channel, which have no colours" in refusal("edit", "colorize", run, picture)
+    assert "is in colour; the model's images have 1 channel" in refusal("edit", "vary", run, picture)

@@ -51,6 +51,12 @@ def test_known_pixels_come_back_exactly(schedule, sampler):
     torch.testing.assert_close(alone, made[3:4], rtol=1e-5, atol=1e-5)
 
 
+def test_a_mask_of_another_size_is_refused():
+    table = make_tableau("ddim", EDM, 3)
+    with pytest.raises(SnowmeltError, match=r"mask of \(5,\) does not fit images of \(2, 6\)"):
+        inpaint(clusters(), EDM, table, draws(2, 6).float(), torch.ones(5, dtype=torch.bool), range(2))
+
+
 def test_what_is_painted_fits_what_is_known_and_jumps_make_it_fit_better():
     """Of two correlated pixels one is known: the other's conditional law is N(0.9 y, 0.19)."""
     image = torch.full((4000, 2), 1.5)

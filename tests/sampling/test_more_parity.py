@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from float64_peers import scheduler_module
+from random_unet import denoiser_and_shape, ways
 from torch import Tensor
 from trajectories import LINEAR, clusters, draws, trajectory
 
@@ -122,14 +123,15 @@ def feed(peer: Any, module: ModuleType, noises: Tensor, monkeypatch: Any) -> Non
         peer.noise_sampler = lambda *_: next(given)
 
 
-@exactness
+@ways
 @pytest.mark.parametrize("title", IN_SIGMA)
-def test_in_sigma(title, exact, monkeypatch):
+def test_in_sigma(title, data, exact, monkeypatch):
     case = IN_SIGMA[title]
     peer, module, log_snr = peer_of(case, exact)
     table = build_tableau(case[4], log_snr, case[5])
-    denoiser, x = clusters(), draws(8, 6)
-    noises = draws(len(peer.timesteps), 8, 6, seed=1)
+    denoiser, shape = denoiser_and_shape(data)
+    x = draws(*shape)
+    noises = draws(len(peer.timesteps), *shape, seed=1)
     noisy = [k for k, row in enumerate(table.rows) if row.c > 0]
     feed(peer, module, noises, monkeypatch)
     # What they are told at each call is the level that they would scale the network's input by.
@@ -137,12 +139,12 @@ def test_in_sigma(title, exact, monkeypatch):
     state, theirs = x * (1 + start**2) ** 0.5, []
     for k, t in enumerate(peer.timesteps):
         alpha, sigma = table.levels[k]
-        level = Level(torch.ones(8).double(), torch.full((8,), sigma / alpha, dtype=torch.float64))
+        level = Level(torch.ones(len(x)).double(), torch.full((len(x),), sigma / alpha, dtype=torch.float64))
         told = float(peer.scale_model_input(torch.ones(1, dtype=torch.float64), t))
         assert told == pytest.approx(alpha, rel=1e-6 if not exact else 1e-9)
         state = peer.step((state - denoiser(state, level)) / (sigma / alpha), t, state).prev_sample.double()
         theirs.append(state * table.levels[k + 1][0])
-    mine = torch.zeros(len(table.rows), 8, 6, dtype=torch.float64)
+    mine = torch.zeros(len(table.rows), *shape, dtype=torch.float64)
     # Their first-order stages draw noise too where a table adds none: theirs draws once a row that adds some.
     for draw, k in enumerate(noisy):
         mine[k] = noises[draw]
@@ -150,18 +152,19 @@ def test_in_sigma(title, exact, monkeypatch):
     assert difference < (1e-10 if exact else 2e-5)
 
 
-@exactness
+@ways
 @pytest.mark.parametrize("title", CANONICAL)
-def test_preserving_variance(title, exact, monkeypatch):
+def test_preserving_variance(title, data, exact, monkeypatch):
     case = CANONICAL[title]
     peer, module, log_snr = peer_of(case, exact)
     table = build_tableau(case[4], log_snr, case[5])
-    denoiser, x = clusters(), draws(8, 6)
-    noises = draws(len(table.rows), 8, 6, seed=1)
+    denoiser, shape = denoiser_and_shape(data)
+    x = draws(*shape)
+    noises = draws(len(table.rows), *shape, seed=1)
     feed(peer, module, noises, monkeypatch)
     state, theirs = x, []
     for k, t in enumerate(peer.timesteps):
-        level = canonical(log_snr[k : k + 1]).expand(8)
+        level = canonical(log_snr[k : k + 1]).expand(len(x))
         eps = (state - level.alpha[:, None] * denoiser(state, level)) / level.sigma[:, None]
         state = peer.step(eps, t, state).prev_sample.double()
         theirs.append(state)
@@ -172,19 +175,20 @@ def test_preserving_variance(title, exact, monkeypatch):
     assert relative(trajectory(table, denoiser, x, noises), theirs) < (1e-10 if exact else 2e-5)
 
 
-@exactness
+@ways
 @pytest.mark.parametrize("schedule", [LINEAR], ids=["linear"])
-def test_ipndm(schedule, exact):
+def test_ipndm(schedule, data, exact):
     """At our levels: theirs begin at alpha = 0, where they leave alpha' D out."""
     log_snr = make_grid("trailing", schedule, 20)
     level = canonical(log_snr)
     module = scheduler_module("ipndm", exact)
     peer = module.IPNDMScheduler(1000, trained_betas=level.sigma.tolist())
     peer.set_timesteps(20)
-    denoiser, x = clusters(), draws(8, 6)
+    denoiser, shape = denoiser_and_shape(data)
+    x = draws(*shape)
     state, theirs = x, []
     for k, t in enumerate(peer.timesteps):
-        here = level[k : k + 1].expand(8)
+        here = level[k : k + 1].expand(len(x))
         eps = (state - here.alpha[:, None] * denoiser(state, here)) / here.sigma[:, None]
         output = (eps - here.sigma[:, None] * state) / here.alpha[:, None]  # what their network is taken to predict
         state = peer.step(output, t, state).prev_sample.double()
@@ -245,42 +249,3 @@ def test_two_draws_or_one_path_differ_in_the_second_row_alone():
     assert path.levels == two.levels
     for k, (a, b) in enumerate(zip(path.rows, two.rows, strict=True)):
         assert (a == b) == (k % 2 == 0)
-
-
-# On a network with random weights, the same for both.
-
-
-class RandomUNet:
-    """diffusers' U-Net in float64 as a network that predicts the noise, fed the log-SNR as its time."""
-
-    def __init__(self) -> None:
-        from diffusers import UNet2DModel
-
-        torch.manual_seed(0)
-        blocks = {
-            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-        }
-        self.network = UNet2DModel(
-            sample_size=8, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=8, **blocks
-        )
-        self.network = self.network.double().eval().requires_grad_(False)
-
-    def eps(self, x: Tensor, level: Level) -> Tensor:
-        return self.network(x / level.scale.view(-1, 1, 1, 1), 100 + 10 * level.log_snr).sample
-
-    def __call__(self, x: Tensor, level: Level, cond: object = None) -> Tensor:
-        sigma, alpha = (number.view(-1, 1, 1, 1) for number in (level.sigma, level.alpha))
-        return (x - sigma * self.eps(x, level)) / alpha
-
-
-@pytest.mark.parametrize("title", ["dpmpp-2m-10-midpoint", "dpmpp-3m-20-midpoint", "unipc-3-bh2-20", "deis-3"])
-def test_on_a_random_network(title):
-    case = CANONICAL[title]
-    peer, _, log_snr = peer_of(case, exact=True)
-    network, x = RandomUNet(), draws(2, 3, 8, 8)
-    state = x
-    for k, t in enumerate(peer.timesteps):
-        state = peer.step(network.eps(state, canonical(log_snr[k : k + 1]).expand(2)), t, state).prev_sample
-    table = build_tableau(case[4], log_snr, case[5])
-    assert relative(trajectory(table, network, x)[-1:], [state]) < 1e-10

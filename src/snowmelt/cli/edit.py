@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from snowmelt.api import SamplePlan
+    from snowmelt.data.items import Header
     from snowmelt.model.bundle import Model
     from snowmelt.model.condition import Condition
 
@@ -238,36 +239,33 @@ class Edit:
 
     def size_of(self, path: Path) -> tuple[int, int]:
         """Height and width of a picture file."""
-        from snowmelt.data.decode import read_header
-        from snowmelt.data.items import UnreadableError
-
-        try:
-            with path.open("rb") as file:
-                header = read_header(file)
-        except (OSError, UnreadableError) as error:
-            raise SnowmeltError(f"{path} cannot be read: {error}.", "Expected a picture.") from error
+        header = _header(path)
         return header.height, header.width
 
     def read(self, path: Path, channels: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
         """A picture as the model sees it: [C, H, W] in [-1, 1], on its device."""
         import torch
 
-        from snowmelt.data.decode import read_header, read_image
+        from snowmelt.data.decode import read_image
         from snowmelt.data.items import Target, UnreadableError
         from snowmelt.image.codec import UINT8, UINT16, to_network
 
         spec = self.model.images
         height, width = size or (spec.height, spec.width)
-        found = self.size_of(path)
+        header = _header(path)
+        found = (header.height, header.width)
+        if channels is None and header.channels > spec.channels:
+            raise SnowmeltError(
+                f"{path} is in colour; the model's images have {spec.channels} channel.", "Make it grey first."
+            )
         if found != (height, width) and self.common.fit is None:
             raise SnowmeltError(
                 f"{path} has {found[0]} x {found[1]} pixels; the model's images have {height} x {width}.",
                 "Resize it, or add --fit crop, pad or stretch.",
             )
         try:
+            depth = header.dtype
             with path.open("rb") as file:
-                depth = read_header(file).dtype
-                file.seek(0)
                 target = Target(depth, channels or spec.channels, height, width, self.common.fit or "stretch")
                 pixels = torch.from_numpy(read_image(file, target).copy())
         except (OSError, UnreadableError) as error:
@@ -330,3 +328,17 @@ class Edit:
             return None
         cond = Condition(label=torch.full((batch,), label or 0, dtype=torch.int64, device=self.model.device))
         return cond if label is not None else cond.withheld(batch, self.model.device)
+
+
+def _header(path: Path) -> Header:
+    """What a picture file says of itself."""
+    from snowmelt.data.decode import read_header
+    from snowmelt.data.items import UnreadableError
+
+    try:
+        with path.open("rb") as file:
+            return read_header(file)
+    except OSError as error:
+        raise SnowmeltError(f"{path} cannot be read: {error.strerror}.", "Expected a picture.") from error
+    except UnreadableError as error:
+        raise SnowmeltError(f"{path} cannot be read: {error}.", "Expected a picture.") from error

@@ -159,8 +159,20 @@ def _table_checks(tableau: Tableau) -> Iterator[Check]:
     yield Check(
         "noise consistency", noise, f"<= {CONSISTENT:g}", judged, f"exempt: {tableau.exempt}" * (judged is None)
     )
+    mean, covariance = _law_errors(tableau)
+    yield Check("terminal mean, off the data's", mean, "shown", None)
+    yield Check("terminal covariance, off the data's", covariance, "shown", None)
     probed = _probed_difference(tableau)
     yield Check("law as run, against the table's", probed, f"<= {PROBED:g}", probed <= PROBED)
+
+
+def _law_errors(tableau: Tableau) -> tuple[float, float]:
+    """How far the law that a table makes of pure noise is from the data's, relative: mean and covariance."""
+    data = normal_data()
+    law, exact = data.law(tableau, tableau.levels[0][1]), data.at(tableau.level[-1:])
+    mean = (law.mean - exact.mean).norm() / exact.mean.norm()
+    covariance = (law.covariance - exact.covariance).norm() / exact.covariance.norm()
+    return float(mean), float(covariance)
 
 
 def consistency_defects(tableau: Tableau) -> tuple[float, float]:

@@ -47,7 +47,10 @@ def inpaint(
 
     Any table will do; `repaint` goes back and forth until both parts agree.
     """
-    known = known.expand_as(image)
+    try:
+        known = known.expand_as(image)
+    except RuntimeError as error:
+        raise SnowmeltError(f"A mask of {tuple(known.shape)} does not fit images of {tuple(image.shape)}.") from error
     shape = image.shape[1:]
 
     def put_back(k: int, x: Tensor, level: object, z: Tensor | None) -> Tensor:
