@@ -141,6 +141,12 @@ def test_every_schedule_has_its_table(snowmelt, schedule):
     assert shown(snowmelt, "dpmpp-2m", "--schedule", schedule, "--steps", 5)["rows"]
 
 
+def test_an_option_may_be_infinite(snowmelt):
+    table = shown(snowmelt, "edm-stochastic", "--steps", 5, "--set", "S_max=inf")
+    assert table["rows"][0]["b"] == []  # the first step is churned, too
+    assert table["rows"][0]["c"] > 0
+
+
 def test_zero_terminal_snr_starts_at_pure_noise(snowmelt):
     assert shown(snowmelt, "dpmpp-2m", "--schedule", "cosine", "--zero-snr", "--steps", 5)["levels"][0] == [0.0, 1.0]
 

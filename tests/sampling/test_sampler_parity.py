@@ -1,6 +1,7 @@
 """Tables against diffusers' schedulers on a known denoiser, over whole trajectories and with the same noise."""
 
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -154,3 +155,51 @@ def test_ddim_with_eta_one_is_ddpm_with_the_small_variance():
     b = make_tableau("ddpm", LINEAR, 100, options={"variance": "small"})
     for row, other in zip(a.rows[:-1], b.rows[:-1], strict=True):
         assert (row.a[0], row.b[0], row.c) == pytest.approx((other.a[0], other.b[0], other.c), rel=1e-10)
+
+
+def karras_algorithm_2(denoiser, x, sigmas, noises, s_churn, s_min, s_max, s_noise):
+    """Karras et al. 2022, algorithm 2, written as the paper has it; one draw for each step that churns."""
+    one, drawn = torch.ones(len(x), dtype=torch.float64), iter(noises)
+    steps = len(sigmas) - 1
+    for sigma, following in itertools.pairwise(sigmas):
+        gamma = min(s_churn / steps, math.sqrt(2) - 1) if s_min <= sigma <= s_max else 0.0
+        raised = sigma * (1 + gamma)
+        if gamma > 0:
+            x = x + (raised**2 - sigma**2).sqrt() * s_noise * next(drawn)
+        slope = (x - denoiser(x, Level(one, raised.expand(len(x))))) / raised
+        euler = x + (following - raised) * slope
+        if following == 0:
+            return euler
+        corrected = (euler - denoiser(euler, Level(one, following.expand(len(x))))) / following
+        x = x + (following - raised) * (slope + corrected) / 2
+    return x
+
+
+@pytest.mark.parametrize("steps", [2, 5, 18])
+@pytest.mark.parametrize(
+    ("s_churn", "s_min", "s_max", "s_noise"),
+    [(0.0, 0.05, 50.0, 1.003), (40.0, 0.05, 50.0, 1.003), (4.0, 0.0, math.inf, 1.0), (80.0, 0.01, 1.0, 1.007)],
+)
+def test_edm_stochastic_is_karras_algorithm_2(steps, s_churn, s_min, s_max, s_noise):
+    options = {"S_churn": s_churn, "S_min": s_min, "S_max": s_max, "S_noise": s_noise}
+    table = make_tableau("edm-stochastic", EDM, steps, options=options).bound(EDM)
+    assert table.evaluations == 2 * steps - 1
+    churned = [k for k, row in enumerate(table.rows) if row.c > 0]
+    noises, x = draws(max(len(churned), 1), 8, 6, seed=1), 80 * draws(8, 6)
+    mine = torch.zeros(len(table.rows), 8, 6, dtype=torch.float64)
+    mine[churned] = noises[: len(churned)]
+    ramp = torch.arange(steps, dtype=torch.float64) / (steps - 1)
+    sigmas = torch.cat([(80 ** (1 / 7) + ramp * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7, torch.zeros(1)])
+    exact = karras_algorithm_2(clusters(), x, sigmas, noises, s_churn, s_min, s_max, s_noise)
+    torch.testing.assert_close(trajectory(table, clusters(), x, mine)[-1], exact, rtol=1e-10, atol=1e-10)
+
+
+def test_consistency_is_the_paper_s_algorithm_1():
+    table = make_tableau("consistency", EDM, 4, options={"floor": 0.002}).bound(EDM)
+    x, noises = 80 * draws(8, 6), draws(4, 8, 6, seed=1)
+    state, denoiser = x, clusters()
+    for k, (alpha, sigma) in enumerate(table.levels[:-1]):
+        level = Level(torch.full((8,), alpha, dtype=torch.float64), torch.full((8,), sigma, dtype=torch.float64))
+        following = table.levels[k + 1][1]
+        state = denoiser(state, level) + math.sqrt(max(following**2 - 0.002**2, 0)) * noises[k]
+    torch.testing.assert_close(trajectory(table, denoiser, x, noises)[-1], state, rtol=1e-12, atol=1e-12)

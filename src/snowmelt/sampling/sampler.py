@@ -78,11 +78,11 @@ def _build(name: str, solver: Solver, levels: Levels, options: dict[str, Any]) -
     for key, value in options.items():
         usual = signature(solver.build).parameters[key].default
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if isinstance(usual, int | float) and not (number and math.isfinite(value)):
+        if isinstance(usual, int | float) and (not number or math.isnan(value)):
             raise SnowmeltError(f"sampler {name!r}: {key} is a number such as {usual:g}, not {value!r}.")
         if isinstance(usual, str) and not isinstance(value, str):
             raise SnowmeltError(f"sampler {name!r}: {key} is a word such as {usual}, not {value!r}.")
-        if isinstance(usual, int) and value != int(value):
+        if isinstance(usual, int) and not float(value).is_integer():
             raise SnowmeltError(f"sampler {name!r}: {key} is a whole number, not {value!r}.")
     return solver.build(levels, **options)
 
