@@ -10,8 +10,8 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.decode import EXTENSIONS
 from snowmelt.data.files import FolderFiles
 from snowmelt.data.items import Source
+from snowmelt.data.sources.carried import labels_of
 from snowmelt.data.sources.kind import SOURCES, Kind
-from snowmelt.data.sources.labels import file_labels
 
 
 def find(path: str, labels: str) -> Source:
@@ -24,7 +24,11 @@ def find(path: str, labels: str) -> Source:
             f"No images under {path}.",
             f"Looked for {' '.join(EXTENSIONS)} in it and in all its subfolders; found {others}.",
         )
-    classes, class_names, notes = file_labels(names, labels, root)
+
+    def read(name: str) -> bytes | None:
+        return (root / name).read_bytes() if (root / name).is_file() else None
+
+    classes, class_names, notes = labels_of(read, names, labels, root)
     return Source(path, FolderFiles(root, names), classes, class_names, skipped=skipped, notes=notes)
 
 

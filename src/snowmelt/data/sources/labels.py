@@ -45,7 +45,7 @@ def array_labels(
         )
     if class_names is not None:
         return values.astype(np.int64), tuple(class_names)
-    return _numbered([str(value) for value in values.tolist()])
+    return numbered([str(value) for value in values.tolist()])
 
 
 def file_labels(names: Sequence[str], way: str, root: Path) -> tuple[*Labels, tuple[str, ...]]:
@@ -73,15 +73,15 @@ def file_labels(names: Sequence[str], way: str, root: Path) -> tuple[*Labels, tu
         way = "folder"
     if way == "folder":
         found = [name.partition("/")[0] if "/" in name else None for name in names]
-        labels, classes = _numbered(_all_labelled(found, names, "lie in no subfolder, so --labels folder"))
+        labels, classes = numbered(_all_labelled(found, names, "lie in no subfolder, so --labels folder"))
     elif way == "prefix":
         stems = [name.rpartition("/")[2] for name in names]
         found = [stem.partition("_")[0] if stem.find("_") > 0 else None for stem in stems]
-        labels, classes = _numbered(_all_labelled(found, names, "have no underscore, so --labels prefix"))
+        labels, classes = numbered(_all_labelled(found, names, "have no underscore, so --labels prefix"))
     elif Path(way).suffix.lower() in TABLES:
         table = _table(way, root)
         found = [table.get(name) for name in names]
-        labels, classes = _numbered(_all_labelled(found, names, f"are not in {way}, which"))
+        labels, classes = numbered(_all_labelled(found, names, f"are not in {way}, which"))
         extra = len(table.keys() - set(names))
         notes = (f"{extra:,} rows of {way} name files that are not there.",) if extra else ()
     else:
@@ -93,7 +93,7 @@ def _unknown_way(way: str) -> SnowmeltError:
     return unknown_name("value of --labels", way, WAYS)
 
 
-def _numbered(labels: Iterable[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def numbered(labels: Iterable[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Class indices and class names, in the order of the alphabet, or of numbers where all are whole numbers."""
     labels = list(labels)
     classes = sorted(set(labels))

@@ -1,0 +1,184 @@
+"""Pictures in a zip or tar file, read where they lie: nothing is unpacked, so no name in it can reach the disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.decode import EXTENSIONS
+from snowmelt.data.files import Files
+from snowmelt.data.items import Source, UnreadableError
+from snowmelt.data.sources.carried import Read, labels_of
+from snowmelt.data.sources.kind import SOURCES, Kind
+
+ZIP = (".zip",)
+TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+# A member that would unpack to more is none of a picture's size.
+MAX_MEMBER = 2**28
+# A compressed tar has to be read from its start, so its pictures are kept, compressed as they are, in memory.
+MAX_KEPT = 2**32
+
+
+class ZipFiles(Files):
+    """Members of a zip file."""
+
+    def __init__(self, archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], names: Sequence[str]) -> None:
+        super().__init__(names)
+        self._archive, self._members = archive, members
+
+    def open(self, index: int) -> BinaryIO:
+        """See Files.open."""
+        member = self._members[index]
+        _refuse_large(member.file_size)
+        try:
+            with self._archive.open(member) as file:
+                content = file.read(MAX_MEMBER + 1)
+        except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+            raise UnreadableError(f"the archive's member is damaged or encrypted ({error})") from error
+        _refuse_large(len(content))
+        return io.BytesIO(content)
+
+
+class TarFiles(Files):
+    """Members of a tar file that is not compressed: each is a stretch of the file."""
+
+    def __init__(self, path: Path, members: Sequence[tuple[int, int]], names: Sequence[str]) -> None:
+        super().__init__(names)
+        self._handle = os.open(path, os.O_RDONLY)
+        self._members = members
+
+    def open(self, index: int) -> BinaryIO:
+        """See Files.open."""
+        offset, size = self._members[index]
+        _refuse_large(size)
+        content = os.pread(self._handle, size, offset)
+        if len(content) < size:
+            raise UnreadableError("the archive ends before its last byte")
+        return io.BytesIO(content)
+
+    def __del__(self) -> None:
+        os.close(self._handle)
+
+
+class KeptFiles(Files):
+    """Files whose bytes are in memory."""
+
+    def __init__(self, contents: Sequence[bytes], names: Sequence[str]) -> None:
+        super().__init__(names)
+        self._contents = contents
+
+    def open(self, index: int) -> BinaryIO:
+        """See Files.open."""
+        return io.BytesIO(self._contents[index])
+
+
+def find_zip(path: str, labels: str) -> Source:
+    """All pictures in the zip file `path`."""
+    try:
+        archive = zipfile.ZipFile(path)
+        members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise SnowmeltError(f"{path} cannot be read as a zip file: {error}.") from error
+    names, skipped, top = _pictures(list(members))
+
+    def read(name: str) -> bytes | None:
+        member = members.get(top + name)
+        return None if member is None or member.file_size > MAX_MEMBER else archive.read(member)
+
+    files = ZipFiles(archive, [members[top + name] for name in names], names)
+    return _source(path, files, labels, skipped, read)
+
+
+def find_tar(path: str, labels: str) -> Source:
+    """All pictures in the tar file `path`, compressed or not."""
+    plain = path.lower().endswith(".tar")
+    places: dict[str, tuple[int, int]] = {}
+    kept: dict[str, bytes] = {}
+    total = 0
+    try:
+        with tarfile.open(path, "r:" if plain else "r:*") as archive:
+            for member in archive:
+                if not member.isfile():
+                    continue
+                places[member.name] = (member.offset_data, member.size)
+                if not plain and member.size <= MAX_MEMBER:
+                    content = archive.extractfile(member)
+                    kept[member.name] = b"" if content is None else content.read()
+                    total += len(kept[member.name])
+                    if total > MAX_KEPT:
+                        raise SnowmeltError(
+                            f"{path} is too large for a compressed tar.", "Unpack it, or use .tar or .zip."
+                        )
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise SnowmeltError(f"{path} cannot be read as a tar file: {error}.") from error
+    names, skipped, top = _pictures(list(places))
+    files: Files
+    if plain:
+        files = TarFiles(Path(path), [places[top + name] for name in names], names)
+    else:
+        files = KeptFiles([kept.get(top + name, b"") for name in names], names)
+
+    def read(name: str) -> bytes | None:
+        if not plain:
+            return kept.get(top + name)
+        offset, size = places.get(top + name, (0, MAX_MEMBER + 1))
+        if size > MAX_MEMBER:
+            return None
+        with open(path, "rb") as file:  # noqa: PTH123
+            file.seek(offset)
+            return file.read(size)
+
+    return _source(path, files, labels, skipped, read)
+
+
+def _source(path: str, files: Files, labels: str, skipped: dict[str, int], read: Read) -> Source:
+    if not len(files):
+        others = ", ".join(f"{count:,} {kind}" for kind, count in sorted(skipped.items())) or "no files at all"
+        raise SnowmeltError(f"No images in {path}.", f"Looked for {' '.join(EXTENSIONS)}; found {others}.")
+    classes, class_names, notes = labels_of(read, files.names, labels, Path(path).parent)
+    return Source(path, files, classes, class_names, skipped=skipped, notes=notes)
+
+
+def _pictures(members: Sequence[str]) -> tuple[list[str], dict[str, int], str]:
+    """Names of the pictures, sorted, below the one folder that holds everything; what else there is; that folder.
+
+    Hidden files and macOS's __MACOSX are passed over.
+    """
+    shown = [
+        name
+        for name in members
+        if not any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in name.split("/"))
+    ]
+    tops = {name.partition("/")[0] for name in shown}
+    only = f"{next(iter(tops))}/" if len(tops) == 1 and all("/" in name for name in shown) else ""
+    names, skipped = [], Counter[str]()
+    for name in shown:
+        kind = Path(name).suffix.lower()
+        if kind in EXTENSIONS:
+            names.append(name.removeprefix(only))
+        else:
+            skipped[kind or "without extension"] += 1
+    return sorted(names), dict(skipped), only
+
+
+def _refuse_large(size: int) -> None:
+    if size > MAX_MEMBER:
+        raise UnreadableError(f"it unpacks to {size:,} bytes, more than the {MAX_MEMBER:,} that are read (a zip bomb?)")
+
+
+def _ends(*endings: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_file() and path.name.lower().endswith(endings)
+
+
+SOURCES.register("zip", "a zip file of pictures, with dataset.json or metadata.csv if it has one")(
+    Kind(find_zip, _ends(*ZIP))
+)
+SOURCES.register("tar", "a tar file of pictures, compressed or not")(Kind(find_tar, _ends(*TAR)))

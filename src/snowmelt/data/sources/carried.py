@@ -1,0 +1,104 @@
+"""Labels that a collection of files carries in a file of its own: StyleGAN's dataset.json, Hugging Face's metadata."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.sources.labels import Labels, file_labels, numbered
+
+STYLEGAN, METADATA = "dataset.json", ("metadata.csv", "metadata.jsonl")
+LABEL_COLUMNS = ("label", "labels", "class", "category")
+
+Read = Callable[[str], bytes | None]
+
+
+def labels_of(read: Read, names: Sequence[str], way: str, root: Path) -> tuple[*Labels, tuple[str, ...]]:
+    """Labels, class names and notes of a collection of files: carried ones before those of folders and names.
+
+    read   a file's bytes by its name relative to the collection, None if it is not there
+    names  relative POSIX paths of the pictures
+    way    --labels
+    Raises SnowmeltError where a label file is broken, or a picture gets no label.
+    """
+    carried = _carried(read, names) if way == "auto" else None
+    if carried is not None and carried[0] is not None:
+        return carried
+    labels, classes, notes = file_labels(names, way, root)
+    return labels, classes, (*(carried[2] if carried else ()), *notes)
+
+
+def _carried(read: Read, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...]] | None:
+    text = read(STYLEGAN)
+    if text is not None:
+        return _stylegan(_json(text, STYLEGAN), names)
+    for file in METADATA:
+        text = read(file)
+        if text is not None:
+            return _metadata(text, file, names)
+    return None
+
+
+def _stylegan(value: Any, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...]]:
+    """{"labels": [["00000/img00000000.png", 6], ...]}, or null for none (Karras et al. 2020, dataset_tool)."""
+    pairs = value.get("labels") if isinstance(value, dict) else None
+    if pairs is None:
+        return None, None, (f"{STYLEGAN} holds no labels.",)
+    try:
+        table = {str(name): label for name, label in pairs}
+    except (TypeError, ValueError) as error:
+        raise SnowmeltError(
+            f'{STYLEGAN}: expected {{"labels": [[file, number], ...]}}.', "--labels none ignores it."
+        ) from error
+    labels = _labels_of(table, names, STYLEGAN)
+    if not all(isinstance(label, int) and label >= 0 for label in labels):
+        return None, None, (f"{STYLEGAN} holds labels that are no class numbers; they are not used.",)
+    count = max(labels) + 1
+    return np.array(labels, np.int64), tuple(map(str, range(count))), ()
+
+
+def _metadata(text: bytes, file: str, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...]]:
+    """Rows of file_name and a label (Hugging Face's ImageFolder)."""
+    rows = _rows(text, file)
+    column = next((name for name in LABEL_COLUMNS if rows and name in rows[0]), None)
+    if column is None:
+        return None, None, (f"{file} has no column {', '.join(LABEL_COLUMNS)}, so there are no classes.",)
+    table = {str(row.get("file_name", "")).removeprefix("./"): row.get(column) for row in rows}
+    labels, classes = numbered(map(str, _labels_of(table, names, file)))
+    return labels, classes, ()
+
+
+def _labels_of(table: dict[str, Any], names: Sequence[str], file: str) -> list[Any]:
+    missing = [name for name in names if table.get(name) is None]
+    if missing:
+        raise SnowmeltError(
+            f"{file} gives {len(missing):,} of {len(names):,} files no label; the first is {missing[0]}.",
+            "Label all of them, or train without classes: --labels none.",
+        )
+    return [table[name] for name in names]
+
+
+def _json(text: bytes, file: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SnowmeltError(f"{file} is not valid JSON: {error}.", "--labels none ignores it.") from error
+
+
+def _rows(text: bytes, file: str) -> list[dict[str, Any]]:
+    try:
+        lines = text.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SnowmeltError(f"{file} is not UTF-8 text: {error}.", "--labels none ignores it.") from error
+    if file.endswith(".csv"):
+        return list(csv.DictReader(lines))
+    rows = [_json(line.encode(), file) for line in lines if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise SnowmeltError(f"{file}: each line must be a JSON object.", "--labels none ignores it.")
+    return rows
