@@ -57,6 +57,7 @@ OPTIONS = {
     "edit interpolate": ["MODEL", "IMAGES", "--seeds", *EDIT],
     "edit upscale": ["--model", "--image", *EDIT],
     "edit colorize": ["--model", "--image", *EDIT],
+    "data check": ["--data", "--size", "--channels", "--labels", "--fit", "--preview", "--device", "--json"],
     "doctor": [],
 }
 
@@ -79,7 +80,7 @@ def test_the_names_that_are_imported_are_these():
 def test_the_commands_are_these():
     groups = {name for name in app if not name.startswith("-")}
     assert groups == {title.split()[0] for title in OPTIONS}
-    for group in ("sampler", "edit"):
+    for group in ("sampler", "edit", "data"):
         names = {f"{group} {name}" for name in app[group] if not name.startswith("-")}
         assert names == {title for title in OPTIONS if title.startswith(f"{group} ")}
 

@@ -34,6 +34,9 @@ edit.command("snowmelt.cli.edit:interpolate", name="interpolate", help="Draw the
 edit.command("snowmelt.cli.edit:upscale", name="upscale", help="Enlarge a small picture to the model's size.")
 edit.command("snowmelt.cli.edit:colorize", name="colorize", help="Give a grey picture colours.")
 app.command(edit)
+data = App(name="data", help="What is in a folder of images, before a run.", help_format="plaintext")
+data.command("snowmelt.cli.data:check", name="check", help="Say what a data set holds, and what is broken in it.")
+app.command(data)
 app.command("snowmelt.cli.doctor:doctor", name="doctor", help="Show versions, devices and what they can do.")
 
 OWN_FAULT = 1

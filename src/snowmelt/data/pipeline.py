@@ -77,7 +77,7 @@ def load_data(
     source = open_source(name_or_path, labels)
     test = source.test if holdout > 0 else None
     extra = 0 if test is None else len(test)
-    done = _meter(progress, 2 * len(source) + extra)
+    done = meter(progress, 2 * len(source) + extra)
     with pillow_silenced():
         seen = survey(source, size, channels, fit, done)
         refuse_broken(source, seen.broken, allow_unreadable)
@@ -125,13 +125,13 @@ def check_data(
     Arguments as for `load_data`. Raises SnowmeltError where there is nothing to report on.
     """
     source = open_source(name_or_path, labels)
-    done = _meter(progress, 2 * len(source))
+    done = meter(progress, 2 * len(source))
     with pillow_silenced():
         seen = survey(source, size, channels, fit, done)
         return seen.report(decode(source.items, seen.target, seen.broken, None, done))
 
 
-def _meter(progress: Progress | None, total: int) -> Callable[[int], None]:
+def meter(progress: Progress | None, total: int) -> Callable[[int], None]:
     """A function that adds to what is done and tells `progress`."""
     done = 0
 

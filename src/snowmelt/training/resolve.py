@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from snowmelt.base.device import choose_precision
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.items import Target
 from snowmelt.data.pipeline import Data
 from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.model.networks import config_to_dict
@@ -127,6 +129,26 @@ def resolve(
         checkpoint_minutes=wishes.checkpoint_minutes,
         keep=wishes.keep,
     )
+
+
+def proposed(
+    target: Target, count: int, classes: Mapping[str, int] | None, device: torch.device
+) -> dict[str, dict[str, Any]]:
+    """What training would choose by itself for such data, each as {"value", "why"}."""
+    preset = preset_for(max(target.height, target.width), device.type != "cpu")
+    recipe = recipes.get(preset)
+    few = count < FEW_IMAGES and recipe.dropout is None
+    size = f"{target.height}x{target.width}"
+    return {
+        "size": {"value": size, "why": "what all share, or a square of the median shorter side, at most 64"},
+        "channels": {"value": target.channels, "why": "1 where at least 90% are grey, else 3"},
+        "preset": {"value": preset, "why": f"for {size} on {device.type}"},
+        "batch": {"value": recipe.batch, "why": f"of preset {preset}"},
+        "dropout": {"value": DROPOUT_OF_FEW if few else 0.0, "why": f"{count:,} images; some under {FEW_IMAGES:,}"},
+        "flip": {"value": bool(recipe.flip), "why": f"of preset {preset}; --flip mirrors half of them"},
+        "classes": {"value": 0 if classes is None else len(classes), "why": "by --labels auto"},
+        "holdout": {"value": 0.05, "why": "kept from training, to judge by; an official test split instead"},
+    }
 
 
 def describe(config: TrainConfig, parameters: int, device: torch.device) -> list[str]:

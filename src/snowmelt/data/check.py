@@ -1,0 +1,107 @@
+"""All there is to know of a data set before training on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snowmelt.data.decode import pillow_silenced
+from snowmelt.data.duplicates import Looks, duplicates, looks_of
+from snowmelt.data.items import Progress, UnreadableError
+from snowmelt.data.pipeline import meter
+from snowmelt.data.report import ScanReport
+from snowmelt.data.scan import Size, survey
+from snowmelt.data.sources import open_source
+from snowmelt.data.threads import for_each
+from snowmelt.data.values import measure_range
+from snowmelt.image.codec import UINT8, to_network, to_source
+
+SHOWN = 64
+LISTED = 1000  # pairs of duplicates
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    report      counts, and what training will make of it
+    repeated    pairs of names: the same picture twice, or nearly
+    preview     [up to 64, C, H, W] uint8, evenly spaced over the set, as the model will see it
+    """
+
+    report: ScanReport
+    repeated: tuple[tuple[str, str], ...]
+    preview: Tensor
+
+    def lines(self) -> list[str]:
+        """As sentences."""
+        result = self.report.lines()
+        if self.repeated:
+            shown = "; ".join(f"{a} = {b}" for a, b in self.repeated[:5])
+            more = "; and more" if len(self.repeated) > 5 else ""
+            plural = "s" * (len(self.repeated) != 1)
+            result.append(f"{len(self.repeated):,} repeated picture{plural} (the same, or nearly so): {shown}{more}")
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        report = self.report
+        return {
+            "images": report.found,
+            "readable": report.readable,
+            "classes": None if report.classes is None else dict(report.classes),
+            "modes": dict(report.modes),
+            "formats": dict(report.formats),
+            "sizes": {f"{height}x{width}": count for (height, width), count in report.sizes.items()},
+            "unreadable": [{"file": name, "why": why} for name, why in report.unreadable],
+            "skipped": dict(report.skipped),
+            "duplicates": [list(pair) for pair in self.repeated],
+            "enlarged": report.enlarged,
+            "notes": list(report.notes),
+        }
+
+
+def inspect(
+    name_or_path: str | Path,
+    *,
+    size: Size | None = None,
+    channels: int | None = None,
+    labels: str = "auto",
+    fit: str = "crop",
+    progress: Progress | None = None,
+) -> Inspection:
+    """Decode every picture once and keep none: any size of data set, any share broken. Arguments as for `load_data`."""
+    source = open_source(name_or_path, labels)
+    done = meter(progress, 2 * len(source))
+    with pillow_silenced():
+        seen = survey(source, size, channels, fit, done)
+        failed = dict(seen.broken)
+        looks: dict[int, Looks] = {}
+
+        def read(index: int) -> None:
+            if index in failed:
+                return
+            try:
+                looks[index] = looks_of(source.items.read(index, seen.target))
+            except UnreadableError as error:
+                failed[index] = str(error)
+
+        for_each(read, len(source), done)
+        good = sorted(looks)
+        chosen = [good[i] for i in np.linspace(0, len(good) - 1, min(SHOWN, len(good))).astype(int)]
+        pixels = np.stack([source.items.read(index, seen.target) for index in chosen]) if chosen else None
+    pairs = duplicates(looks)[:LISTED]
+    preview = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
+    if pixels is not None:
+        value_range = source.value_range or measure_range(pixels, source.name)[0]
+        preview = to_source(to_network(torch.from_numpy(pixels), value_range), UINT8)
+    return Inspection(
+        replace(seen.report(failed), notes=source.notes),
+        tuple((source.items.name(a), source.items.name(b)) for a, b in pairs),
+        preview,
+    )
