@@ -58,6 +58,10 @@ OPTIONS = {
     "edit upscale": ["--model", "--image", *EDIT],
     "edit colorize": ["--model", "--image", *EDIT],
     "data check": ["--data", "--size", "--channels", "--labels", "--fit", "--preview", "--device", "--json"],
+    "plan": [
+        *("--data", "--preset", "--size", "--channels", "--labels", "--fit", "--batch", "--precision"),
+        *("--device", "--steps", "--json"),
+    ],
     "doctor": [],
 }
 

@@ -44,3 +44,11 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name == "fp16" and device.type != "cuda":
         raise SnowmeltError(f"--precision fp16 is for NVIDIA GPUs, not {device.type}.", "Use fp32 or bf16.")
     return name
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done what it was asked to; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

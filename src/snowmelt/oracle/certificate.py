@@ -119,7 +119,7 @@ def assert_certified(certificate: Certificate) -> None:
 def certify_tableau(tableau: Tableau) -> Certificate:
     """Measure one table: its consistency, and its law against what it makes of a Gaussian when it is run."""
     error = _error(tableau)
-    checks = [*_table_checks(tableau), Check("error", error, "shown", None, _error_note(tableau))]
+    checks = [*_table_checks(tableau), Check("error", error, "nothing: shown, not judged", None, _error_note(tableau))]
     return Certificate(tableau.name, {}, tuple(checks), {tableau.evaluations: (tableau.evaluations, error)})
 
 
@@ -160,8 +160,8 @@ def _table_checks(tableau: Tableau) -> Iterator[Check]:
         "noise consistency", noise, f"<= {CONSISTENT:g}", judged, f"exempt: {tableau.exempt}" * (judged is None)
     )
     mean, covariance = _law_errors(tableau)
-    yield Check("terminal mean, off the data's", mean, "shown", None)
-    yield Check("terminal covariance, off the data's", covariance, "shown", None)
+    yield Check("terminal mean, off the data's", mean, "nothing: shown, not judged", None)
+    yield Check("terminal covariance, off the data's", covariance, "nothing: shown, not judged", None)
     probed = _probed_difference(tableau)
     yield Check("law as run, against the table's", probed, f"<= {PROBED:g}", probed <= PROBED)
 

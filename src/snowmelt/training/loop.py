@@ -63,7 +63,7 @@ class Trainer:
 
     def create_run(self) -> None:
         """Make the run's folder; it must not exist."""
-        self._fit_memory()
+        self.fit_memory()
         self.records.create(self.data, self.position)
 
     def restore(self) -> None:
@@ -71,7 +71,7 @@ class Trainer:
         position, state, remarks = checkpoint.load_latest(self.run)
         for remark in remarks:
             self.reporter.note(remark)
-        self._fit_memory()
+        self.fit_memory()
         self.learner.load_state(state, str(checkpoint.folder_of(self.run, position.step)))
         self.position = position
         # A plan holds for the budget it was made for; with another one the clock makes a new plan.
@@ -99,7 +99,7 @@ class Trainer:
                         revised = position.elapsed
                 if self._is_over(clock, asked_to_stop):
                     break
-                self._step()
+                self.step()
                 if position.step % config.log_every == 0:
                     seconds, images = position.elapsed - row_start[0], position.images - row_start[1]
                     self._write_row(images / seconds if seconds > 0 else None)
@@ -127,14 +127,15 @@ class Trainer:
 
     def measure_rate(self, seconds: float = 5.0) -> float:
         """Images a second, over real steps from here; the trainer is not for training after this."""
-        self._step()
+        self.step()
         began, images = time.monotonic(), self.position.images
         while time.monotonic() - began < seconds:
-            self._step()
+            self.step()
             _ = self.learner.meters.skipped_in_row  # waits for the device
         return (self.position.images - images) / (time.monotonic() - began)
 
-    def _fit_memory(self) -> None:
+    def fit_memory(self) -> None:
+        """On a GPU, halve the micro-batch until a step fits; the global batch stays."""
         if self.device.type != "cuda":
             return
         self.learner.fit_memory(self.batches.draw(0))
@@ -142,7 +143,8 @@ class Trainer:
             count = self.learner.micro_batch
             self.reporter.note(f"Micro-batches of {count} images, to fit the memory of {self.device}; same result.")
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One optimiser step, the next of the run."""
         position, batch = self.position, self.config.batch
         lr = self.config.lr * self.plan.factor(position.images)
         self.learner.step(self.batches.draw(position.step), lr, position.step, position.images + batch)

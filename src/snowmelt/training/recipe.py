@@ -58,6 +58,7 @@ class Recipe:
     flip           mirror images at random; None decides by the data
     stratified     spread a batch's noise levels evenly
     labels         what --labels auto means: auto, or none where the published system knew no classes
+    published      images that the paper trained on
     """
 
     network: str
@@ -74,6 +75,7 @@ class Recipe:
     flip: bool | None = None
     stratified: bool = True
     labels: str = "auto"
+    published: int | None = None
 
 
 recipes: Registry[Recipe] = Registry("preset")
@@ -110,6 +112,7 @@ recipes.register("ddpm-cifar10", "Ho et al.'s published system for CIFAR-10", "H
         flip=True,
         stratified=False,
         labels="none",
+        published=800_000 * 128,
     )
 )
 recipes.register("iddpm-cifar10", "Nichol & Dhariwal's hybrid loss with learned variance", "Nichol & Dhariwal 2021")(
@@ -136,6 +139,7 @@ recipes.register("iddpm-cifar10", "Nichol & Dhariwal's hybrid loss with learned 
         flip=False,
         stratified=False,
         labels="none",
+        published=500_000 * 128,
     )
 )
 recipes.register(
@@ -161,6 +165,7 @@ recipes.register(
         emas=("500k", "power:0.10"),
         flip=True,
         stratified=False,
+        published=200_000_000,
     )
 )
 

@@ -1,0 +1,129 @@
+"""`snowmelt plan`: what a run would take, before it begins."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.cli.values import Whole, parse_size
+
+if TYPE_CHECKING:
+    from snowmelt.training.estimate import Estimate
+
+COUNTS = (100_000, 1_000_000, 10_000_000, 100_000_000)
+
+
+def plan(
+    data: str,
+    *,
+    preset: str = "auto",
+    size: str | None = None,
+    channels: Whole | None = None,
+    labels: str = "auto",
+    fit: Literal["crop", "pad", "stretch"] = "crop",
+    batch: Whole | None = None,
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    device: str = "auto",
+    steps: Whole = 20,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Take twenty real steps, and say how fast, how large and how long training would be. Nothing is written.
+
+    Parameters
+    ----------
+    data
+        A built-in name, a folder, a zip or tar file, a .npy or .npz file.
+    preset
+        A recipe by name. Default: by image size and device.
+    size
+        Pixels: 64 or 64x96 (height x width). Default: proposed from the data.
+    channels
+        1, 2, 3 or 4. Default: decided from the data.
+    labels
+        auto, none, folder, prefix, FILE.csv or FILE.jsonl.
+    fit
+        How other proportions are brought to the size: crop, pad or stretch.
+    batch
+        Images a step. Default: the preset's.
+    precision
+        auto, fp32, bf16 or fp16.
+    device
+        auto, cpu, cuda, cuda:1 or mps.
+    steps
+        How many steps are measured.
+    json_
+        Print it as JSON.
+    """
+    from snowmelt import api
+    from snowmelt.training.estimate import estimate
+    from snowmelt.training.loop import Trainer
+    from snowmelt.training.progress import Reporter
+
+    if not 1 <= steps <= 10_000:
+        raise SnowmeltError(f"--steps {steps} is out of range.", "Expected 1 to 10,000 steps to measure.")
+    found: list[Estimate] = []
+
+    def measure(trainer: Trainer) -> None:
+        found.append(estimate(trainer, steps))
+
+    api.train(
+        data,
+        device=device,
+        reporter=Reporter(quiet=json_),
+        dry_run=measure,
+        preset=preset,
+        size=parse_size(size),
+        channels=channels,
+        labels=labels,
+        fit=fit,
+        batch=batch,
+        precision=precision,
+    )
+    if json_:
+        print(json.dumps(found[0].to_json(), indent=2))
+        return
+    print("\n".join(lines(found[0])))
+    print(f"Next: snowmelt train {data} --minutes 10")
+
+
+def lines(seen: Estimate) -> list[str]:
+    """The estimate as lines for a person."""
+    rate = f"{seen.images_per_second:,.1f} images/s (slowest steps {seen.low:,.1f}, fastest {seen.high:,.1f})"
+    fits = "" if seen.micro_batch == seen.batch else f", {seen.micro_batch} at a time to fit the memory"
+    result = [
+        f"preset          {seen.preset}: {seen.parameters:,} weights, {seen.gflop_per_image:,.2f} GFLOP an image",
+        f"measured        {rate}",
+        f"batch           {seen.batch}{fits}",
+        f"memory          {_size(seen.peak_memory)} at most, images {_size(seen.data_memory)} of it",
+        f"disk            {_size(seen.disk)} for a run; a checkpoint is {_size(seen.checkpoint)}",
+        f"in 10 minutes   {600 * seen.images_per_second:,.0f} images, {_epochs(seen, 600 * seen.images_per_second)}",
+    ]
+    for count in COUNTS:
+        result.append(f"{f'{count:,} images':15} {_duration(seen.hours(count))}, {_epochs(seen, count)}")
+    if seen.published_images is not None:
+        result.append(
+            f"as published    {seen.published_images:,} images: {_duration(seen.hours(seen.published_images))}"
+        )
+    return result
+
+
+def _epochs(seen: Estimate, images: float) -> str:
+    epochs = images / seen.images
+    return f"{epochs:,.1f} times each image" if epochs < 100 else f"{epochs:,.0f} times each image"
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.0f} minutes"
+    return f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"

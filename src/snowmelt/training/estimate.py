@@ -1,0 +1,99 @@
+"""What a run would take, from a few real steps of it."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from snowmelt.base.device import synchronise
+from snowmelt.training.loop import Trainer
+from snowmelt.training.recipe import recipes
+
+WARM = 3  # steps that are not counted: the first ones allocate, choose kernels, fill caches
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Measured over real steps, on this machine and these images.
+
+    images_per_second          by the median step; low and high: by the slowest and the fastest tenth
+    peak_memory                bytes: of the device on a GPU, of the whole process elsewhere
+    data_memory                bytes of the images, held decoded
+    checkpoint, disk           bytes of one checkpoint, and of a run with its model and as many as are kept
+    micro_batch                the largest that was tried and fitted
+    published_images           the images the preset's paper trained on, or None
+    """
+
+    preset: str
+    parameters: int
+    gflop_per_image: float
+    batch: int
+    micro_batch: int
+    images: int
+    images_per_second: float
+    low: float
+    high: float
+    peak_memory: int
+    data_memory: int
+    checkpoint: int
+    disk: int
+    published_images: int | None
+
+    def hours(self, images: int) -> float:
+        """Hours of training on so many images."""
+        return images / self.images_per_second / 3600
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return dict(vars(self))
+
+
+def estimate(trainer: Trainer, steps: int = 20) -> Estimate:
+    """Take real steps and measure; the trainer is not for training afterwards."""
+    if trainer.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(trainer.device)
+    trainer.fit_memory()
+    seconds = []
+    for number in range(WARM + steps):
+        start = time.perf_counter()
+        trainer.step()
+        synchronise(trainer.device)
+        if number >= WARM:
+            seconds.append(time.perf_counter() - start)
+    seconds.sort()
+    tenth = max(1, len(seconds) // 10)
+    config, learner = trainer.config, trainer.learner
+    checkpoint = sum(
+        tensor.numel() * tensor.element_size() for group in learner.state().values() for tensor in group.values()
+    )
+    weights = sum(weight.numel() * weight.element_size() for weight in learner.network.parameters())
+    return Estimate(
+        preset=config.preset,
+        parameters=sum(weight.numel() for weight in learner.network.parameters()),
+        gflop_per_image=learner.flop_per_image / 1e9,
+        batch=config.batch,
+        micro_batch=learner.micro_batch,
+        images=len(trainer.data.images),
+        images_per_second=config.batch / statistics.median(seconds),
+        low=config.batch / statistics.fmean(seconds[-tenth:]),
+        high=config.batch / statistics.fmean(seconds[:tenth]),
+        peak_memory=_peak_memory(trainer.device),
+        data_memory=trainer.data.images.numel() * trainer.data.images.element_size(),
+        checkpoint=checkpoint,
+        disk=(config.keep + 1) * checkpoint + 2 * weights,
+        published_images=recipes.get(config.preset).published,
+    )
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

@@ -1,0 +1,51 @@
+"""`snowmelt plan`: measured on real steps, and nothing left behind."""
+
+import json
+
+import pytest
+
+
+def test_a_plan_is_measured_and_nothing_is_written(snowmelt, minimal, shoes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = snowmelt("plan", shoes, "--preset", minimal, "--steps", 4)
+    assert answer.code == 0, answer
+    for part in (
+        "images/s",
+        "GFLOP an image",
+        "memory",
+        "disk",
+        "in 10 minutes",
+        "100,000,000 images",
+        "snowmelt train",
+    ):
+        assert part in answer.out, part
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_as_json_adds_up(snowmelt, minimal, shoes):
+    seen = json.loads(snowmelt("plan", shoes, "--preset", minimal, "--steps", 4, "--json").out)
+    assert seen["low"] <= seen["images_per_second"] <= seen["high"]
+    # Weights, two averages and the optimiser's two moments, all of float32, and what the meters hold.
+    assert seen["checkpoint"] == pytest.approx(5 * 4 * seen["parameters"], rel=0.1)
+    assert seen["disk"] > 4 * seen["checkpoint"]
+    assert seen["data_memory"] == seen["images"] * 8 * 8 * 3
+    assert seen["peak_memory"] > 50_000_000
+
+
+def test_a_published_system_s_own_length_is_told():
+    from snowmelt.cli.plan import lines
+    from snowmelt.training.estimate import Estimate
+
+    numbers = dict.fromkeys(("parameters", "peak_memory", "data_memory", "checkpoint", "disk"), 10**9)
+    seen = Estimate(
+        preset="x", gflop_per_image=1.0, batch=8, micro_batch=4, images=1000, images_per_second=1000.0, low=900.0,
+        high=1100.0, published_images=102_400_000, **numbers,
+    )  # fmt: skip
+    text = "\n".join(lines(seen))
+    assert "102,400,000 images: 28.4 hours" in text
+    assert "4 at a time to fit the memory" in text
+    assert "1.0 GB" in text
+
+
+def test_steps_out_of_range_are_told(refusal, shoes):
+    assert "--steps 0 is out of range" in refusal("plan", shoes, "--steps", 0)
