@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from snowmelt.data.colour import in_srgb
 from snowmelt.data.fit import FITS, fit_plane
 from snowmelt.data.items import Header, Pixels, Target, UnreadableError
 
@@ -78,7 +79,7 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def read_image(file: BinaryIO, target: Target) -> Pixels:
-    """The file as [channels, height, width] of `target`: upright, fitted, uint8 or uint16.
+    """The file as [channels, height, width] of `target`: upright, in sRGB, fitted, uint8 or uint16.
 
     Alpha is composited on white unless the target has a channel for it; colour becomes grey by Rec. 601 luma; a
     16-bit file is rounded to 8 bits, or an 8-bit one scaled to 16, where the data set is of the other depth. Raises
@@ -94,7 +95,7 @@ def read_image(file: BinaryIO, target: Target) -> Pixels:
             if target.dtype == "uint16":
                 return _spread(fit_plane(deep, target.height, target.width, target.fit), target.channels)
             upright = Image.fromarray(np.round(deep / 257).astype(np.uint8))
-        coloured = _with_channels(upright, target.channels)
+        coloured = _with_channels(in_srgb(upright), target.channels)
         pixels = np.asarray(FITS[target.fit](coloured, target.height, target.width))
         planes = pixels.reshape(target.height, target.width, target.channels).transpose(2, 0, 1)
         return planes * np.uint16(257) if target.dtype == "uint16" else planes
