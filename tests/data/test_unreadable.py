@@ -86,8 +86,11 @@ def test_a_large_picture_within_the_limit_is_read_without_a_warning(folder, recw
 
 
 def test_wide_pixels_are_refused_with_the_way_out(folder):
-    Image.new("F", (8, 8)).save(folder / "float.tif")
+    Image.new("I", (8, 8)).save(folder / "wide.tif")
     assert ".npy" in only(load_data(folder).report)[1]
+    (folder / "wide.tif").unlink()
+    Image.new("F", (8, 8)).save(folder / "float.tif")
+    assert only(load_data(folder).report)[1] == "its pixels are floats, those of most others integers"
 
 
 def test_a_broken_link_is_named(folder):

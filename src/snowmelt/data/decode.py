@@ -36,9 +36,11 @@ MODES = {
     "I;16B": "16-bit grey",
     "I;16L": "16-bit grey",
     "I;16N": "16-bit grey",
+    "F": "32-bit float grey",
 }
 GREY = ("1", "L", "LA")
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
+FLOAT = "F"
 DEEP_COLOUR = re.compile(r";16[BLN]")  # in the raw mode: 16 bits a channel in the file, 8 in Pillow's RGB
 ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 PILLOW_MODE = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -69,8 +71,8 @@ def read_header(file: BinaryIO) -> Header:
             mode=MODES.get(image.mode, image.mode),
             height=height,
             width=width,
-            channels=1 if deep or image.mode in GREY else 3,
-            dtype="uint16" if deep else "uint8",
+            channels=1 if deep or image.mode in (*GREY, FLOAT) else 3,
+            dtype="uint16" if deep else "float32" if image.mode == FLOAT else "uint8",
             alpha=_has_alpha(image),
             turned=turn in TURNS,
             animated=bool(getattr(image, "is_animated", False)),
@@ -79,7 +81,7 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def read_image(file: BinaryIO, target: Target) -> Pixels:
-    """The file as [channels, height, width] of `target`: upright, in sRGB, fitted, uint8 or uint16.
+    """The file as [channels, height, width] of `target`: upright, in sRGB, fitted; uint8, uint16 or float32.
 
     Alpha is composited on white unless the target has a channel for it; colour becomes grey by Rec. 601 luma; a
     16-bit file is rounded to 8 bits, or an 8-bit one scaled to 16, where the data set is of the other depth. Raises
@@ -90,6 +92,14 @@ def read_image(file: BinaryIO, target: Target) -> Pixels:
         image.load()
         turn = _orientation(image)
         upright = image.transpose(TURNS[turn]) if turn in TURNS else image
+        if (upright.mode == FLOAT) != (target.dtype == "float32"):
+            own, others = ("floats", "integers") if upright.mode == FLOAT else ("integers", "32-bit floats")
+            raise UnreadableError(f"its pixels are {own}, those of most others {others}")
+        if upright.mode == FLOAT:
+            plane = np.asarray(upright)
+            if not np.isfinite(plane).all():
+                raise UnreadableError("holds NaN or infinity")
+            return _spread(fit_plane(plane, target.height, target.width, target.fit), target.channels)
         if upright.mode in DEEP:
             deep = np.asarray(upright).astype(np.uint16)
             if target.dtype == "uint16":
@@ -119,8 +129,8 @@ def _opened(file: BinaryIO) -> Iterator[ImageFile]:
                     f"its header claims {image.width:,} x {image.height:,} pixels, more than the {MAX_PIXELS:,} that "
                     "are read (a decompression bomb?)"
                 )
-            if image.mode in ("I", "F"):
-                raise UnreadableError("32-bit pixels are read from .npy and .npz only")
+            if image.mode == "I":
+                raise UnreadableError("its pixels are 32-bit integers; store them as floats, or as .npy")
             yield image
     except UnreadableError:
         raise
@@ -169,7 +179,7 @@ def _with_channels(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _spread(plane: Pixels, channels: int) -> Pixels:
-    """A 16-bit grey plane as 1 to 4 channels, opaque."""
+    """A grey plane of 16 bits or floats as 1 to 4 channels, opaque."""
     colours = [plane] * (1 if channels < 3 else 3)
-    opaque = [np.full_like(plane, 65535)] * (channels in (2, 4))
+    opaque = [np.full_like(plane, plane.max() if plane.dtype.kind == "f" else 65535)] * (channels in (2, 4))
     return np.stack(colours + opaque)
