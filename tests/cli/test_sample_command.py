@@ -143,6 +143,16 @@ def test_overwriting_leaves_no_sample_of_before(draw, snowmelt, finished_run):
     assert names == ["000000.png", "grid.png", "notes.txt", "samples.jsonl"]
 
 
+def test_overwriting_removes_no_picture_that_is_not_ours(snowmelt, finished_run, tmp_path):
+    """A folder of somebody's numbered pictures: what no list of samples names is not removed."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in (3, 4):
+        (folder / f"{number:06}.png").write_text("precious")
+    assert snowmelt("sample", finished_run, "-n", 1, "--steps", 1, "--out", folder, "--overwrite").code == 0
+    assert [(folder / f"{number:06}.png").read_text() for number in (3, 4)] == ["precious", "precious"]
+
+
 def test_samples_that_are_there_are_kept(draw, refusal, snowmelt, finished_run):
     folder = draw("-n", 1)
     again = ("sample", finished_run, "-n", 1, "--steps", 1, "--out", folder)

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.data.pipeline import check_data, load_data
+from snowmelt.data.check import inspect
+from snowmelt.data.pipeline import load_data
 from snowmelt.data.sources import archive
 
 
@@ -151,7 +152,7 @@ def test_a_bomb_is_left_out_by_what_it_claims_and_by_what_it_is(tmp_path, monkey
     monkeypatch.setattr(archive, "MAX_MEMBER", 100_000)
     for name in ("a.zip", "a.tar"):
         path = write(tmp_path / name, {"bomb.png": bytes(10_000_000), **{f"{i}.png": png(i) for i in range(40)}})
-        ((broken, reason),) = check_data(path).unreadable
+        ((broken, reason),) = inspect(path).report.unreadable
         assert broken == "bomb.png"
         assert "zip bomb" in reason
 
@@ -164,7 +165,7 @@ def test_a_damaged_member_is_one_unreadable_picture(tmp_path, damage):
     at = content.index(b"07.png") + 60
     content[at : at + 20] = bytes(20)
     path.write_bytes(content)
-    ((broken, _),) = check_data(path).unreadable
+    ((broken, _),) = inspect(path).report.unreadable
     assert broken == "07.png"
     if damage == "cut":
         path.write_bytes(content[:-200])

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from snowmelt import api
-from snowmelt.data.pipeline import check_data, load_data
+from snowmelt.data.check import inspect
+from snowmelt.data.pipeline import load_data
 from snowmelt.image.codec import to_network, to_source
 
 
@@ -45,13 +46,16 @@ def test_nan_and_infinity_are_named_by_file(heights):
         plane = planes[number].copy()
         plane[2, 2] = value
         Image.fromarray(plane).save(folder / f"{number:02}.tiff")
-    assert check_data(folder).unreadable == (("03.tiff", "holds NaN or infinity"), ("07.tiff", "holds NaN or infinity"))
+    assert inspect(folder).report.unreadable == (
+        ("03.tiff", "holds NaN or infinity"),
+        ("07.tiff", "holds NaN or infinity"),
+    )
 
 
 def test_floats_and_integers_do_not_mix_unsaid(heights):
     folder, _ = heights
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "grey.png")
-    ((name, reason),) = check_data(folder).unreadable
+    ((name, reason),) = inspect(folder).report.unreadable
     assert (name, reason) == ("grey.png", "its pixels are integers, those of most others 32-bit floats")
 
 
@@ -59,6 +63,6 @@ def test_32_bit_integers_are_refused_with_advice(tmp_path):
     for number in range(30):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / f"{number:02}.png")
     Image.fromarray(np.zeros((8, 8), np.int32)).save(tmp_path / "deep.tiff")
-    ((name, reason),) = check_data(tmp_path).unreadable
+    ((name, reason),) = inspect(tmp_path).report.unreadable
     assert name == "deep.tiff"
     assert "32-bit integers" in reason

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.data.pipeline import check_data, load_data
+from snowmelt.data.check import inspect
+from snowmelt.data.pipeline import load_data
 from snowmelt.data.sources import open_source
 
 
@@ -67,7 +68,7 @@ def test_progress_counts_to_the_total_in_the_callers_thread():
     assert seen[-1][:2] == (2 * 1797, 2 * 1797)
     assert {ident for _, _, ident in seen} == {threading.get_ident()}
     seen.clear()
-    check_data("digits", progress=lambda done, total: seen.append((done, total)))
+    inspect("digits", progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (2 * 1797, 2 * 1797)
 
 
@@ -101,7 +102,7 @@ def test_data_that_fits_60_percent_is_loaded(monkeypatch):
 
 def test_a_check_needs_no_memory_for_the_data(monkeypatch):
     monkeypatch.setattr("snowmelt.data.memory.available_memory", lambda: 1)
-    assert check_data("digits").readable == 1797
+    assert inspect("digits").report.readable == 1797
 
 
 def test_data_cannot_be_changed():

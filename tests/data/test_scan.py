@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.data.pipeline import check_data, load_data
+from snowmelt.data.check import inspect
+from snowmelt.data.pipeline import load_data
 
 
 def write(folder, picture, **counts):
@@ -97,7 +98,7 @@ def test_the_report_says_what_will_be_done(tmp_path, picture):
         picture(tmp_path / "cat" / f"{number}.png", "L", (80, 80))
     picture(tmp_path / "dog" / "small.png", "RGBA", (30, 90))
     (tmp_path / "notes.txt").write_text("x")
-    report = check_data(tmp_path)
+    report = inspect(tmp_path).report
     lines = report.lines()
     assert lines[0] == (
         "20 files: 19 grey, 1 RGBA -> training 1 channel (1 where at least 90 % are grey; override with --channels 3)"
@@ -118,21 +119,21 @@ def test_the_report_of_the_other_choices(tmp_path, picture):
     picture(tmp_path / "a.png", "I;16", (80, 80))
     picture(tmp_path / "b.png", "L", (80, 40))
     picture(tmp_path / "c.png", "I;16", (80, 80))
-    lines = check_data(tmp_path, size=(40, 40), fit="stretch").lines()
+    lines = inspect(tmp_path, size=(40, 40), fit="stretch").report.lines()
     assert "2 are 16-bit -> training 16 bits; the 8-bit ones are scaled up" in lines
     assert "1 of 3 have other proportions than 40x40: they are stretched" in lines
     assert not any("smaller" in line for line in lines)
     picture(tmp_path / "c.png", "L", (80, 80))
-    lines = check_data(tmp_path, size=(40, 40), fit="pad").lines()
+    lines = inspect(tmp_path, size=(40, 40), fit="pad").report.lines()
     assert "1 are 16-bit and are rounded to 8 bits, as most are 8-bit" in lines
     assert "1 of 3 have other proportions than 40x40: black is added at their edges" in lines
 
 
 def test_padding_does_not_enlarge_what_is_long(tmp_path, picture):
     picture(tmp_path / "a.png", "L", (80, 20))
-    assert check_data(tmp_path, size=40, fit="pad").enlarged == 0
-    assert check_data(tmp_path, size=40, fit="crop").enlarged == 1
-    assert check_data(tmp_path, size=90, fit="pad").enlarged == 1
+    assert inspect(tmp_path, size=40, fit="pad").report.enlarged == 0
+    assert inspect(tmp_path, size=40, fit="crop").report.enlarged == 1
+    assert inspect(tmp_path, size=90, fit="pad").report.enlarged == 1
 
 
 def test_turned_and_animated_files_are_counted(tmp_path, picture):
@@ -144,7 +145,7 @@ def test_turned_and_animated_files_are_counted(tmp_path, picture):
     Image.new("RGB", (20, 40), "red").save(
         tmp_path / "b.gif", save_all=True, append_images=[Image.new("RGB", (20, 40), "blue")]
     )
-    report = check_data(tmp_path)
+    report = inspect(tmp_path).report
     assert report.sizes == {(40, 20): 2}
     assert "1 are turned upright as their EXIF data says" in report.lines()
     assert "1 hold several frames, of which the first is used" in report.lines()
@@ -152,7 +153,7 @@ def test_turned_and_animated_files_are_counted(tmp_path, picture):
 
 def test_many_classes_are_not_all_listed(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros((30, 9, 9), np.uint8), y=np.arange(30))
-    lines = check_data(tmp_path / "a.npz").lines()
+    lines = inspect(tmp_path / "a.npz").report.lines()
     assert "30 classes: 0 1, 1 1, 2 1, 3 1, 4 1, 5 1, 6 1, 7 1, 8 1, 9 1, ...; --labels none ignores them" in lines
 
 
@@ -170,4 +171,4 @@ def test_the_report_is_json(tmp_path, picture):
 
 
 def test_no_warning_about_few_images_when_there_are_a_thousand():
-    assert not any("memorisation" in line for line in check_data("digits").lines())
+    assert not any("memorisation" in line for line in inspect("digits").report.lines())

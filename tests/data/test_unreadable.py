@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.data.pipeline import check_data, load_data
+from snowmelt.data.check import inspect
+from snowmelt.data.pipeline import load_data
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_more_than_five_percent_is_an_error_unless_allowed(folder):
     with pytest.raises(SnowmeltError, match=r"3 of the 43 images .*bad0\.png .*\n.*5%.*--allow-unreadable"):
         load_data(folder)
     assert len(load_data(folder, allow_unreadable=True, holdout=0).images) == 40
-    assert len(check_data(folder).unreadable) == 3
+    assert len(inspect(folder).report.unreadable) == 3
 
 
 def test_files_that_break_only_when_decoded_count_too(folder, picture):
@@ -149,7 +150,7 @@ def test_a_class_without_a_readable_image_is_said(tmp_path, picture):
 
 def test_a_pipe_is_left_out_and_does_not_wait_for_its_other_end(folder):
     os.mkfifo(folder / "pipe.png")
-    name, reason = only(check_data(folder))
+    name, reason = only(inspect(folder).report)
     assert (name, reason) == ("pipe.png", "not a regular file")
 
 

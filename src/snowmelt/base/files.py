@@ -28,6 +28,14 @@ def quoted(path: Path | str) -> str:
     return shlex.quote(str(path))
 
 
+def free_name(path: Path) -> Path:
+    """The path with the first number from 2 on behind it that is not there yet."""
+    number = 2
+    while path.with_name(f"{path.name}-{number}").exists():
+        number += 1
+    return path.with_name(f"{path.name}-{number}")
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write below `path` into an error a user can act on."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from snowmelt.cli.values import Whole, parse_size
-
-# On a terminal or not, a check that takes longer says how far it is.
-QUIET_SECONDS = 3.0
 
 
 def check(
@@ -52,10 +48,11 @@ def check(
     from snowmelt.data.check import inspect
     from snowmelt.image.grid import image_grid
     from snowmelt.image.png import save_png
+    from snowmelt.training.progress import Reporter
     from snowmelt.training.resolve import proposed
 
     found = inspect(
-        data, size=parse_size(size), channels=channels, labels=labels, fit=fit, progress=None if json_ else _progress()
+        data, size=parse_size(size), channels=channels, labels=labels, fit=fit, progress=Reporter(quiet=json_).reading
     )
     defaults = proposed(found.report.target, found.report.readable, found.report.classes, choose_device(device))
     if len(found.preview):
@@ -65,19 +62,7 @@ def check(
         return
     for line in found.lines():
         print(line)
-    for name, (value, why) in {key: (entry["value"], entry["why"]) for key, entry in defaults.items()}.items():
-        print(f"  {name:10} {value!s:10} {why}")
+    for name, entry in defaults.items():
+        print(f"  {name:10} {entry['value']!s:10} {entry['why']}")
     print(f"Look at {preview}\nNext: snowmelt train {data}")
     sys.stdout.flush()
-
-
-def _progress() -> Any:
-    last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= QUIET_SECONDS:
-            last = time.monotonic()
-            print(f"reading images: {done / total:.0%}", flush=True)
-
-    return show

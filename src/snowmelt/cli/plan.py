@@ -69,10 +69,12 @@ def plan(
     def measure(trainer: Trainer) -> None:
         found.append(estimate(trainer, steps))
 
+    reporter = Reporter(quiet=json_)
     api.train(
         data,
         device=device,
-        reporter=Reporter(quiet=json_),
+        reporter=reporter,
+        loading=reporter.reading,
         dry_run=measure,
         preset=preset,
         size=parse_size(size),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -158,7 +156,7 @@ def train(
             _refuse_new_settings(given)
         elif ignored := [flag for flag in _new_settings(given) if flag not in ("DATA", "--out")]:
             reporter.note(f"Going on with {run} by its own settings; not applied: {', '.join(ignored)}")
-        api.resume(run, device=device, reporter=reporter, loading=_loading(reporter), **counts)
+        api.resume(run, device=device, reporter=reporter, loading=reporter.reading, **counts)
         _finish(run, reporter)
         return
     if data is None:
@@ -201,7 +199,7 @@ def train(
         out=run,
         device=device,
         reporter=reporter,
-        loading=_loading(reporter),
+        loading=reporter.reading,
         dry_run=_describe if dry_run else None,
         **wishes,
         **counts,
@@ -250,24 +248,6 @@ def _warmup(text: str) -> int:
         return parse_count(text)
     except ValueError as error:
         raise SnowmeltError(f"--warmup {text!r} is not a number of images.", "Expected 10k, 500 or 0.") from error
-
-
-# Reading images is told of this often, if it takes that long.
-LOADING_SECONDS = 3.0
-
-
-def _loading(reporter: Reporter) -> Callable[[int, int], None]:
-    """A progress line for reading images, where that takes long enough to be worth one."""
-
-    last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LOADING_SECONDS:
-            last = time.monotonic()
-            reporter.passing(f"reading images: {done / total:.0%}")
-
-    return show
 
 
 def _describe(trainer: Trainer) -> None:

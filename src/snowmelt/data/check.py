@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from snowmelt.data.decode import pillow_silenced
 from snowmelt.data.duplicates import Looks, duplicates, looks_of
-from snowmelt.data.items import Progress, UnreadableError
+from snowmelt.data.items import Pixels, Progress
 from snowmelt.data.pipeline import meter
 from snowmelt.data.report import ScanReport
-from snowmelt.data.scan import Size, survey
+from snowmelt.data.scan import Size, decode, survey
 from snowmelt.data.sources import open_source
-from snowmelt.data.threads import for_each
 from snowmelt.data.values import measure_range
 from snowmelt.image.codec import UINT8, to_network, to_source
 
@@ -80,18 +79,12 @@ def inspect(
     done = meter(progress, 2 * len(source))
     with pillow_silenced():
         seen = survey(source, size, channels, fit, done)
-        failed = dict(seen.broken)
         looks: dict[int, Looks] = {}
 
-        def read(index: int) -> None:
-            if index in failed:
-                return
-            try:
-                looks[index] = looks_of(source.items.read(index, seen.target))
-            except UnreadableError as error:
-                failed[index] = str(error)
+        def keep(index: int, pixels: Pixels) -> None:
+            looks[index] = looks_of(pixels)
 
-        for_each(read, len(source), done)
+        broken = decode(source.items, seen.target, seen.broken, keep, done)
         good = sorted(looks)
         chosen = [good[i] for i in np.linspace(0, len(good) - 1, min(SHOWN, len(good))).astype(int)]
         pixels = np.stack([source.items.read(index, seen.target) for index in chosen]) if chosen else None
@@ -101,7 +94,7 @@ def inspect(
         value_range = source.value_range or measure_range(pixels, source.name)[0]
         preview = to_source(to_network(torch.from_numpy(pixels), value_range), UINT8)
     return Inspection(
-        replace(seen.report(failed), notes=source.notes),
+        seen.report(broken),
         tuple((source.items.name(a), source.items.name(b)) for a, b in pairs),
         preview,
     )

@@ -111,26 +111,6 @@ def load_data(
     )
 
 
-def check_data(
-    name_or_path: str | Path,
-    *,
-    size: Size | None = None,
-    channels: int | None = None,
-    labels: str = "auto",
-    fit: str = "crop",
-    progress: Progress | None = None,
-) -> ScanReport:
-    """What `load_data` would find, with every item decoded but none kept: any size of data set, any share broken.
-
-    Arguments as for `load_data`. Raises SnowmeltError where there is nothing to report on.
-    """
-    source = open_source(name_or_path, labels)
-    done = meter(progress, 2 * len(source))
-    with pillow_silenced():
-        seen = survey(source, size, channels, fit, done)
-        return seen.report(decode(source.items, seen.target, seen.broken, None, done))
-
-
 def meter(progress: Progress | None, total: int) -> Callable[[int], None]:
     """A function that adds to what is done and tells `progress`."""
     done = 0
@@ -155,7 +135,7 @@ def _decoded(
 ) -> tuple[Pixels, Labels, dict[int, str]]:
     """The readable pictures and their labels, and `broken` with those that failed."""
     pixels = np.empty((len(source), target.channels, target.height, target.width), target.dtype)
-    broken = decode(source.items, target, broken, pixels, done)
+    broken = decode(source.items, target, broken, pixels.__setitem__, done)
     rows = np.setdiff1d(np.arange(len(source)), list(broken))
     return _compacted(pixels, rows), _pick(source.labels, rows), broken
 

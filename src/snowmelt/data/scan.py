@@ -99,9 +99,13 @@ def survey(source: Source, size: Size | None, channels: int | None, fit: str, do
 
 
 def decode(
-    items: Items, target: Target, broken: dict[int, str], into: Pixels | None, done: Callable[[int], None]
+    items: Items,
+    target: Target,
+    broken: dict[int, str],
+    keep: Callable[[int, Pixels], None],
+    done: Callable[[int], None],
 ) -> dict[int, str]:
-    """Decode all items that are not in `broken` to row i of `into` [N, C, H, W], or only to see that they can be.
+    """Decode all items that are not in `broken`; keep(i, [C, H, W]) is called from several threads at once.
 
     Returns `broken` with what failed, by index.
     """
@@ -115,8 +119,7 @@ def decode(
         except UnreadableError as error:
             failed[index] = str(error)
             return
-        if into is not None:
-            into[index] = pixels
+        keep(index, pixels)
 
     for_each(read, len(items), done)
     return failed

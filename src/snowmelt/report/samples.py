@@ -18,16 +18,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import atomic_file, disk_errors, quoted, write_text
+from snowmelt.base.files import atomic_file, disk_errors, free_name, quoted, write_text
 from snowmelt.image.codec import UINT8, to_source
 from snowmelt.image.grid import image_grid
 from snowmelt.image.png import WRITABLE, save_png
 from snowmelt.model.bundle import Model
 from snowmelt.sampling.tableau import Tableau
+from snowmelt.training.progress import PLAIN_SECONDS
 
 LIST, GRID = "samples.jsonl", "grid.png"
 ON_GRID = 256
-PLAIN_SECONDS = 5.0
 _OURS = re.compile(r"\d{6,}\.png|samples\.(jsonl|npy|npz)|grid\.png")
 
 
@@ -57,11 +57,12 @@ class SampleWriter:
                 "Add --format npz.",
             )
         # What lies there under our names: of an earlier call, or of somebody else's.
-        self._stale = [path.name for path in sorted(folder.glob("*")) if _OURS.fullmatch(path.name)]
-        if self._stale and not overwrite:
-            what = "samples" if LIST in self._stale else self._stale[0]
-            another = f"Choose another place, as in --out {quoted(_free(folder))}, or add --overwrite."
+        there = [path.name for path in sorted(folder.glob("*")) if _OURS.fullmatch(path.name)]
+        if there and not overwrite:
+            what = "samples" if LIST in there else there[0]
+            another = f"Choose another place, as in --out {quoted(free_name(folder))}, or add --overwrite."
             raise SnowmeltError(f"{folder} already holds {what}.", another)
+        self._stale = _listed(folder) & set(there)
         self.folder, self.model, self.tableau, self.form = folder, model, tableau, form
         self._about = {
             "sampler": tableau.name,
@@ -123,7 +124,7 @@ class SampleWriter:
         """What was drawn is listed, even if sampling was cut short; what it replaces is removed then, not before."""
         if not self._rows:
             return
-        for name in set(self._stale) - {row["file"] for row in self._rows} - {LIST, GRID}:
+        for name in self._stale - {row["file"] for row in self._rows}:
             (self.folder / name).unlink(missing_ok=True)
         if len(self._rows) < len(self._seeds):
             print(f"{len(self._rows):,} of {len(self._seeds):,} images are in {self.folder}.")
@@ -148,12 +149,13 @@ class SampleWriter:
                 np.savez_compressed(file, array, np.array(self._labels[: len(array)]))
 
 
-def _free(folder: Path) -> Path:
-    """A folder of this name and a number that is not there."""
-    number = 2
-    while folder.with_name(f"{folder.name}-{number}").exists():
-        number += 1
-    return folder.with_name(f"{folder.name}-{number}")
+def _listed(folder: Path) -> set[str]:
+    """The files that an earlier list of samples names; only those are ours to remove."""
+    try:
+        lines = (folder / LIST).read_text(encoding="utf-8").splitlines()
+        return {str(json.loads(line)["file"]) for line in lines}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _channels_last(image: Tensor) -> np.ndarray[Any, Any]:

@@ -15,7 +15,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import disk_errors
 from snowmelt.training.distributed import World
 
-PLAIN_SECONDS = 5.0
+PLAIN_SECONDS, READING_SECONDS = 5.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Reporter:
         self._log: Path | None = None
         self._early: list[str] = []
         self._last = 0.0
+        self._read: float | None = None
         self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
         self._live: Progress | None = None
         if self._console.is_terminal and not quiet:
@@ -102,6 +103,14 @@ class Reporter:
         """Tell the user something that is not worth keeping."""
         if not self._quiet:
             self._console.print(text, markup=False)
+
+    def reading(self, done: int, total: int) -> None:
+        """Tell how much of the data has been read, where that takes long enough to be told."""
+        now = time.monotonic()
+        self._read = now if self._read is None else self._read
+        if now - self._read >= READING_SECONDS:
+            self._read = now
+            self.passing(f"reading images: {done / total:.0%}")
 
     def row(self, row: dict[str, Any]) -> None:
         """Pass a row of metrics on to TensorBoard, if that was asked for."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import TEMPORARY, disk_errors, quoted, sync_folder
+from snowmelt.base.files import TEMPORARY, disk_errors, free_name, quoted, sync_folder
 
 try:
     import fcntl
@@ -22,7 +22,7 @@ CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "log.txt"
 def require_new(run: Path) -> None:
     """Refuse a folder that exists: a run is never written over."""
     if run.exists() or run.is_symlink():
-        another = f"--out {quoted(_next(run))}"
+        another = f"--out {quoted(free_name(run))}"
         if (run / CONFIG).exists():
             go_on = f"Go on with it: snowmelt train --resume {quoted(run)}"
             raise SnowmeltError(f"{run} already holds a run.", f"{go_on}   Or start another: {another}")
@@ -73,10 +73,3 @@ def replace_folder(new: Path, place: Path) -> None:
         sync_folder(place.parent)
         if old.exists():
             shutil.rmtree(old)
-
-
-def _next(run: Path) -> Path:
-    number = 2
-    while run.with_name(f"{run.name}-{number}").exists():
-        number += 1
-    return run.with_name(f"{run.name}-{number}")

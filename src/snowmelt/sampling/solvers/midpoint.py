@@ -60,7 +60,7 @@ def _midpoint(name: str, levels: Levels, eta: float, second: Callable[[Pair, Pai
     for k in range(len(levels)):
         start, end = levels.pairs[k : k + 2]
         down, up = ancestral_split(levels.ratio[k], levels.ratio[k + 1], eta)
-        if is_end(levels, k) or math.isinf(levels.ratio[k]) or levels.order(k, 2, multistep=False) == 1:
+        if is_end(levels, k) or levels.order(k, 2, multistep=False) == 1:
             trail.to(end, sde_row(start, end, eta))
             continue
         below, middle = pair_at(down), pair_at(math.sqrt(levels.ratio[k] * down))
@@ -91,7 +91,7 @@ def dpmpp_sde(levels: Levels, eta: float = 1.0, noise: str = "path") -> Tableau:
     trail = Trail([levels.pairs[0]])
     for k in range(len(levels)):
         start, end = levels.pairs[k : k + 2]
-        if is_end(levels, k) or math.isinf(levels.ratio[k]) or levels.order(k, 2, multistep=False) == 1:
+        if is_end(levels, k) or levels.order(k, 2, multistep=False) == 1:
             trail.to(end, sde_row(start, end, eta))
             continue
         middle = pair_at(math.sqrt(levels.ratio[k] * levels.ratio[k + 1]))

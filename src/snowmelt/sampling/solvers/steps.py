@@ -77,6 +77,6 @@ def renoise_row(start: Pair, end: Pair, noise_scale: float = 1.0) -> Row:
     return Row((on_x,), (), noise_scale * math.sqrt(max(sigma_end**2 - (on_x * sigma) ** 2, 0.0)))
 
 
-def is_end(levels: Levels, k: int, largest_ratio: float = math.inf) -> bool:
-    """Whether the step from level k begins (nearly) at pure noise or ends at clean, where order 1 is all there is."""
-    return levels.ratio[k] >= largest_ratio or levels.ratio[k + 1] == 0
+def is_end(levels: Levels, k: int) -> bool:
+    """Whether the step from level k begins at pure noise or ends at clean, where order 1 is all there is."""
+    return math.isinf(levels.ratio[k]) or levels.ratio[k + 1] == 0
