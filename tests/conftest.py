@@ -52,6 +52,14 @@ def _minimal_preset() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests keep decoded pictures apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SNOWMELT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def minimal() -> Iterator[str]:
     """The name of a preset that trains in a moment."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.fit import fit_plane
-from snowmelt.data.items import Header, Pixels, Target, UnreadableError
+from snowmelt.data.items import Header, Pixels, Target, UnreadableError, digest_of
 
 MODES = {1: "grey", 2: "2-channel", 3: "RGB", 4: "4-channel"}
 LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601, as Pillow does for files
@@ -14,6 +14,8 @@ LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601, as Pillow does for files
 
 class Rows:
     """The pictures of an array [N, C, H, W] of uint8, uint16 or float32 (perhaps mapped from a file)."""
+
+    encoded = False
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
@@ -38,6 +40,21 @@ class Rows:
             raise UnreadableError("holds NaN or infinity")
         planes = _with_channels(row, target.channels)
         return np.stack([fit_plane(plane, target.height, target.width, target.fit) for plane in planes])
+
+    def digest(self, index: int, head: int | None = None) -> bytes:
+        """See Items.digest: of the row's values."""
+        return digest_of(self.pixels[index].tobytes()[:head])
+
+    def stamp(self) -> bytes | None:
+        """See Items.stamp: unknown."""
+        return None
+
+    def as_they_are(self, target: Target) -> Pixels | None:
+        """The array itself, where reading would change nothing, if PyTorch can share it."""
+        if not (self.pixels.dtype.isnative and self.pixels.flags.writeable and min(self.pixels.strides) > 0):
+            return None
+        own = (self._header.dtype, *self.pixels.shape[1:])
+        return self.pixels if own == (target.dtype, target.channels, target.height, target.width) else None
 
 
 def _with_channels(row: Pixels, channels: int) -> Pixels:

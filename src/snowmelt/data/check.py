@@ -91,7 +91,8 @@ def inspect(
     pairs = duplicates(looks)[:LISTED]
     preview = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
     if pixels is not None:
-        value_range = source.value_range or measure_range(pixels, source.name)[0]
+        ends = float(pixels.min()), float(pixels.max())
+        value_range = source.value_range or measure_range(seen.target.dtype, *ends, source.name)[0]
         preview = to_source(to_network(torch.from_numpy(pixels), value_range), UINT8)
     return Inspection(
         seen.report(broken),

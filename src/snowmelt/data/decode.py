@@ -115,8 +115,13 @@ def read_image(file: BinaryIO, target: Target) -> Pixels:
 def pillow_silenced() -> Iterator[None]:
     """Read without Pillow's own warnings (large picture, damaged EXIF block): the scan reports what matters."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
+        silence_pillow()
         yield
+
+
+def silence_pillow() -> None:
+    """The same until the end of the process, for pictures that are read while it trains."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextmanager

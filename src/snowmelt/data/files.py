@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
 from snowmelt.data.decode import read_header, read_image
-from snowmelt.data.items import Header, Pixels, Target, UnreadableError
+from snowmelt.data.items import DIGEST, Header, Pixels, Target, UnreadableError, digest_of
 
 
 class Files(ABC):
     """Encoded pictures by name; a subclass says where the bytes come from."""
+
+    encoded = True
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -39,6 +43,19 @@ class Files(ABC):
         with self._file(index) as file:
             return read_image(file, target)
 
+    def digest(self, index: int, head: int | None = None) -> bytes:
+        """See Items.digest: of the file's bytes."""
+        with self._file(index) as file:
+            if head is None:
+                return digest_of(file.read())
+            length = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            return digest_of(b"%d " % length + file.read(head))
+
+    def stamp(self) -> bytes | None:
+        """See Items.stamp; a subclass that can tell does."""
+        return None
+
     def _file(self, index: int) -> BinaryIO:
         try:
             return self.open(index)
@@ -59,3 +76,19 @@ class FolderFiles(Files):
         if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would be to wait for its other end
             raise UnreadableError("not a regular file")
         return path.open("rb")
+
+    def stamp(self) -> bytes | None:
+        """See Items.stamp: of all names, lengths and times."""
+        hashing = blake2b(digest_size=DIGEST)
+        for name in self.names:
+            hashing.update(os.fsencode(name) + b"\0" + file_stamp(self.root / name))
+        return hashing.digest()
+
+
+def file_stamp(path: Path) -> bytes:
+    """Which file it is, its length, and when it was changed: no program can set the last of these times."""
+    try:
+        seen = path.stat()
+    except OSError as error:
+        return repr(error.errno).encode()
+    return f"{seen.st_dev} {seen.st_ino} {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}\n".encode()

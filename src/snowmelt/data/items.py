@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,13 @@ from numpy.typing import NDArray
 from snowmelt.image.codec import ValueRange
 
 Pixels = NDArray[Any]  # uint8, uint16 or float32
+DIGEST = 16  # bytes
 Progress = Callable[[int, int], None]  # called with (done, total), always from the caller's own thread
+
+
+def digest_of(content: bytes | memoryview) -> bytes:
+    """BLAKE2b of some bytes, 16 of it: enough that two different pictures never share one."""
+    return blake2b(content, digest_size=DIGEST).digest()
 
 
 class UnreadableError(Exception):
@@ -60,7 +67,12 @@ class Target:
 
 
 class Items(Protocol):
-    """Pictures by number. All methods are called from several threads at once."""
+    """Pictures by number. All methods are called from several threads at once.
+
+    encoded   whether to read one is to decode it: such pixels are worth keeping for the next time
+    """
+
+    encoded: bool
 
     def __len__(self) -> int: ...
 
@@ -72,6 +84,15 @@ class Items(Protocol):
 
     def read(self, index: int, target: Target) -> Pixels:
         """Item `index` as [channels, height, width] of the target's dtype; raises UnreadableError."""
+
+    def digest(self, index: int, head: int | None = None) -> bytes:
+        """16 bytes that equal items share and others do not; raises UnreadableError.
+
+        With `head`, of the item's length and its first `head` bytes only: equal items still share them.
+        """
+
+    def stamp(self) -> bytes | None:
+        """What changes when any item does, told without reading them (times and lengths of files), or None."""
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,16 @@ def available_memory() -> int | None:
     return min(candidates, default=None)
 
 
+def fits_memory(size: int) -> bool:
+    """Whether `size` bytes are at most 60 % of what is available."""
+    available = available_memory()
+    return available is None or size <= SHARE * available
+
+
 def require_memory(size: int, what: str) -> None:
     """Raise SnowmeltError where `size` bytes are more than 60 % of what is available."""
     available = available_memory()
-    if available is not None and size > SHARE * available:
+    if available is not None and not fits_memory(size):
         raise SnowmeltError(
             f"{what} would take {_gigabytes(size)}; {_gigabytes(available)} of memory are available, of which data "
             f"may take {SHARE:.0%}.",

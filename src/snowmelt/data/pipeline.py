@@ -1,4 +1,4 @@
-"""From a name or a path to tensors that are ready to train on."""
+"""From a name or a path to pictures that are ready to train on."""
 
 from __future__ import annotations
 
@@ -9,41 +9,39 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.cache import Cache, open_cache
 from snowmelt.data.decode import pillow_silenced
-from snowmelt.data.items import Pixels, Progress, Source, Target
-from snowmelt.data.memory import require_memory
+from snowmelt.data.decoded import Decoded, decoded
+from snowmelt.data.images import Images, Live, Stored
+from snowmelt.data.items import Progress, Source, Target
 from snowmelt.data.report import ScanReport
-from snowmelt.data.scan import Size, decode, refuse_broken, survey
+from snowmelt.data.scan import Size, refuse_broken, survey
 from snowmelt.data.sources import open_source
-from snowmelt.data.split import split_rows
+from snowmelt.data.split import Rows, split_rows
 from snowmelt.data.values import measure_range
 from snowmelt.image.codec import ValueRange
-
-CHUNK = 1024  # rows moved at once
-Labels = NDArray[np.int64] | None
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set in memory, in the dtype of its source; `snowmelt.image.codec.to_network` makes [-1, 1] of it.
+    """A data set in the dtype of its source; `snowmelt.image.codec.to_network` makes [-1, 1] of it.
 
     images          [N, C, H, W] uint8, uint16 or float32: what is trained on
     labels          [N] int64, indices into class_names, or None
     value_range     what the stored values mean
     holdout_images  [M, C, H, W]: never trained on; M may be 0
-    fingerprint     SHA-256 of the training images and labels: a resumed run checks that they are the same
+    fingerprint     of the training images and labels: a resumed run checks that they are the same
     """
 
     name: str
-    images: Tensor
+    images: Images
     labels: Tensor | None
     class_names: tuple[str, ...] | None
     value_range: ValueRange
-    holdout_images: Tensor
+    holdout_images: Images
     holdout_labels: Tensor | None
     report: ScanReport
     fingerprint: str
@@ -59,6 +57,7 @@ def load_data(
     holdout: float = 0.05,
     allow_unreadable: bool = False,
     progress: Progress | None = None,
+    cache: Cache | None = None,
 ) -> Data:
     """Find, check and decode a data set.
 
@@ -70,44 +69,52 @@ def load_data(
     holdout       share of the images kept from training; an official test split is used instead of it; 0 keeps none
     allow_unreadable  go on where more than 5 % cannot be read
     progress      called with (done, total) in this thread; what it raises stops the work
-    Raises SnowmeltError where the data cannot be found, read or held in memory.
+    cache         where decoded pictures are kept; by default the user's
+    Raises SnowmeltError where the data cannot be found or read.
     """
     if not 0 <= holdout < 1:
         raise SnowmeltError(f"--holdout {holdout} is out of range.", "Expected a share: at least 0, less than 1.")
     source = open_source(name_or_path, labels)
     test = source.test if holdout > 0 else None
-    extra = 0 if test is None else len(test)
-    done = meter(progress, 2 * len(source) + extra)
+    cache = open_cache() if cache is None else cache
+    passes = sum(len(each) * (2 if each.items.encoded else 1) for each in (source, test) if each is not None)
+    done = meter(progress, len(source) + passes)
     with pillow_silenced():
-        seen = survey(source, size, channels, fit, done)
+        seen = survey(source, size, channels, fit, done, cache)
         refuse_broken(source, seen.broken, allow_unreadable)
-        target = seen.target
-        _require_room(target, len(source) + extra)
-        pixels, targets, broken = _decoded(source, target, seen.broken, done)
-        refuse_broken(source, broken, allow_unreadable)
-        if test is not None:
-            held_pixels, held_targets, _ = _decoded(test, target, {}, done)
+        found = _pixels(source, seen.target, seen.broken, cache, done)
+        refuse_broken(source, found.broken, allow_unreadable)
+        tested = None if test is None else _pixels(test, seen.target, {}, cache, done)
     value_range, remarks = source.value_range, source.notes
     if value_range is None:
-        value_range, remark = measure_range(pixels, source.name)
+        value_range, remark = measure_range(seen.target.dtype, found.low, found.high, source.name)
         remarks += remark
-    if test is not None:
-        note = f"The official test split is held out: {len(held_pixels):,} images"
+    rows = _readable(found)
+    held_source, held = source, rows[:0]
+    if test is not None and tested is not None:
+        held_source, held = test, _readable(tested)
+        note = f"The official test split is held out: {len(held):,} images"
     else:
-        kept, held = split_rows(pixels, holdout)
-        note = _holdout_note(len(held), len(pixels), holdout)
-        held_pixels, held_targets = pixels[held], _pick(targets, held)
-        pixels, targets = _compacted(pixels, kept), _pick(targets, kept)
+        count = len(rows)
+        rows, held = split_rows(found.digests, rows, holdout)
+        note = _holdout_note(len(held), count, holdout)
+
+    def images(of: Source, what: Decoded, rows: Rows) -> Images:
+        if what.pixels is None:
+            return Live(of.items, seen.target, torch.from_numpy(rows), allow_unreadable)
+        return Stored(torch.from_numpy(what.pixels), torch.from_numpy(rows))
+
+    kept = () if found.note is None else (found.note,)
     return Data(
         name=source.name,
-        images=torch.from_numpy(pixels),
-        labels=None if targets is None else torch.from_numpy(targets),
+        images=images(source, found, rows),
+        labels=_labels(source, rows),
         class_names=source.class_names,
         value_range=value_range,
-        holdout_images=torch.from_numpy(held_pixels),
-        holdout_labels=None if held_targets is None else torch.from_numpy(held_targets),
-        report=replace(seen.report(broken), notes=(*remarks, note)),
-        fingerprint=_fingerprint(pixels, targets),
+        holdout_images=images(held_source, tested or found, held),
+        holdout_labels=_labels(held_source, held),
+        report=replace(seen.report(found.broken), notes=(*remarks, *kept, note)),
+        fingerprint=_fingerprint(seen.target, found, rows, source),
     )
 
 
@@ -117,27 +124,29 @@ def meter(progress: Progress | None, total: int) -> Callable[[int], None]:
 
     def add(more: int) -> None:
         nonlocal done
-        done += more
+        done = min(done + more, total)
         if progress is not None:
             progress(done, total)
 
     return add
 
 
-def _require_room(target: Target, count: int) -> None:
-    one = target.channels * target.height * target.width * np.dtype(target.dtype).itemsize
-    shape = f"{target.height}x{target.width}, {target.channels} channels"
-    require_memory(count * one, f"{count:,} images of {shape}, {target.dtype},")
+def _pixels(
+    source: Source, target: Target, broken: dict[int, str], cache: Cache, done: Callable[[int], None]
+) -> Decoded:
+    def hashed(count: int) -> None:
+        if source.items.encoded:
+            done(count)
+
+    return decoded(source.items, target, broken, source.name, cache, done, hashed)
 
 
-def _decoded(
-    source: Source, target: Target, broken: dict[int, str], done: Callable[[int], None]
-) -> tuple[Pixels, Labels, dict[int, str]]:
-    """The readable pictures and their labels, and `broken` with those that failed."""
-    pixels = np.empty((len(source), target.channels, target.height, target.width), target.dtype)
-    broken = decode(source.items, target, broken, pixels.__setitem__, done)
-    rows = np.setdiff1d(np.arange(len(source)), list(broken))
-    return _compacted(pixels, rows), _pick(source.labels, rows), broken
+def _readable(found: Decoded) -> Rows:
+    return np.setdiff1d(np.arange(len(found.digests)), list(found.broken))
+
+
+def _labels(source: Source, rows: Rows) -> Tensor | None:
+    return None if source.labels is None else torch.from_numpy(source.labels[rows])
 
 
 def _holdout_note(held: int, count: int, holdout: float) -> str:
@@ -148,22 +157,10 @@ def _holdout_note(held: int, count: int, holdout: float) -> str:
     return f"No images are held out: {holdout:.0%} of {count:,} is less than the smallest group of equal images"
 
 
-def _pick(labels: Labels, rows: NDArray[np.int64]) -> Labels:
-    return None if labels is None else labels[rows]
-
-
-def _compacted(pixels: Pixels, rows: NDArray[np.int64]) -> Pixels:
-    """The given rows, ascending, moved to the front in place: a copy would need the memory twice."""
-    if len(rows) == len(pixels):
-        return pixels
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        pixels[start : start + len(part)] = pixels[part]
-    return pixels[: len(rows)]
-
-
-def _fingerprint(pixels: Pixels, labels: Labels) -> str:
-    digest = hashlib.sha256(f"{pixels.dtype.name} {pixels.shape}".encode())
-    for part in (pixels,) if labels is None else (pixels, labels):
-        digest.update(part.data.cast("B"))
+def _fingerprint(target: Target, found: Decoded, rows: Rows, source: Source) -> str:
+    """BLAKE2b of the target, and of the digests and labels of the training images."""
+    digest = hashlib.blake2b(repr(target).encode(), digest_size=32)
+    digest.update(found.digests[rows].data.cast("B"))
+    if source.labels is not None:
+        digest.update(source.labels[rows].data.cast("B"))
     return digest.hexdigest()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from statistics import median_low
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
+from snowmelt.data.cache import Cache
 from snowmelt.data.fit import FITS
 from snowmelt.data.items import Header, Items, Pixels, Source, Target, UnreadableError
 from snowmelt.data.report import ScanReport, reasons
 from snowmelt.data.threads import for_each
 
 Size = int | tuple[int, int]
+Key = TypeVar("Key", bound=Hashable)
 
 TOLERATED = 0.05  # share of unreadable items that training goes on without
 GREY_SHARE = 0.9  # share of grey items from which a mixed data set is trained grey
@@ -25,41 +27,44 @@ LARGEST_SIZE = 4096
 
 @dataclass(frozen=True)
 class Survey:
-    """All headers of a source (None where unreadable), the reasons by index, and the target decided from them."""
+    """How many items have which header, the reasons of the others by index, and the target decided from them."""
 
     source: Source
-    headers: tuple[Header | None, ...]
+    headers: Mapping[Header, int]
     broken: dict[int, str]
     target: Target
     channels_asked: bool
     size_asked: bool
 
-    def report(self, broken: dict[int, str]) -> ScanReport:
+    def report(self, broken: Mapping[int, str]) -> ScanReport:
         """The report, `broken` being all that turned out to be unreadable, with reasons by index."""
         source, target = self.source, self.target
-        known = [header for header in self.headers if header is not None]
         good = np.setdiff1d(np.arange(len(source)), list(broken))
         classes = None
         if source.labels is not None and source.class_names is not None:
             counts = np.bincount(source.labels[good], minlength=len(source.class_names)).tolist()
             classes = dict(zip(source.class_names, counts, strict=True))
+
+        def count(holds: Callable[[Header], bool]) -> int:
+            return _counts(self.headers, holds).get(True, 0)
+
         return ScanReport(
             name=source.name,
             found=len(source),
             readable=len(good),
-            formats=dict(Counter(header.format for header in known)),
-            modes=dict(Counter(header.mode for header in known)),
-            sizes=dict(Counter((header.height, header.width) for header in known)),
+            formats=_counts(self.headers, lambda header: header.format),
+            modes=_counts(self.headers, lambda header: header.mode),
+            sizes=_counts(self.headers, lambda header: (header.height, header.width)),
             classes=classes,
             unreadable=_named(source.items, broken),
             skipped=source.skipped,
-            deep=sum(header.dtype == "uint16" for header in known),
-            alpha=sum(header.alpha for header in known),
-            turned=sum(header.turned for header in known),
-            animated=sum(header.animated for header in known),
-            reduced=sum(header.reduced for header in known),
-            enlarged=sum(_is_enlarged(header, target) for header in known),
-            reshaped=sum(_is_reshaped(header, target) for header in known),
+            deep=count(lambda header: header.dtype == "uint16"),
+            alpha=count(lambda header: header.alpha),
+            turned=count(lambda header: header.turned),
+            animated=count(lambda header: header.animated),
+            reduced=count(lambda header: header.reduced),
+            enlarged=count(lambda header: _is_enlarged(header, target)),
+            reshaped=count(lambda header: _is_reshaped(header, target)),
             target=target,
             channels_asked=self.channels_asked,
             size_asked=self.size_asked,
@@ -67,41 +72,74 @@ class Survey:
         )
 
 
-def survey(source: Source, size: Size | None, channels: int | None, fit: str, done: Callable[[int], None]) -> Survey:
+def survey(
+    source: Source,
+    size: Size | None,
+    channels: int | None,
+    fit: str,
+    done: Callable[[int], None],
+    cache: Cache | None = None,
+) -> Survey:
     """Read every header and decide the target. `size` is (height, width) or one number for both.
 
-    Raises SnowmeltError for a size, channel count or fit that makes no sense, and where nothing can be read.
+    What the headers said is remembered in `cache`, for as long as no file changes. Raises SnowmeltError for a size,
+    channel count or fit that makes no sense, and where nothing can be read.
     """
     wanted = None if size is None else _checked_size(size)
     if channels is not None and not 1 <= channels <= 4:
         raise SnowmeltError(f"--channels {channels} is out of range.", "Expected 1 (grey), 2, 3 (RGB) or 4 (RGBA).")
     if fit not in FITS:
         raise unknown_name("value of --fit", fit, FITS)
-    headers: list[Header | None] = [None] * len(source)
-    broken: dict[int, str] = {}
-
-    def look(index: int) -> None:
-        try:
-            headers[index] = source.items.header(index)
-        except UnreadableError as error:
-            broken[index] = str(error)
-
-    for_each(look, len(source), done)
+    headers, broken = _headers(source.items, done, cache)
     if len(broken) == len(source):
         raise SnowmeltError(
             f"None of the {len(source):,} images of {source.name} can be read: {reasons(_named(source.items, broken))}."
         )
-    known = [header for header in headers if header is not None]
-    chosen = _channels(known) if channels is None else channels
-    height, width = _size(known) if wanted is None else wanted
-    target = Target(_dtype(known), chosen, height, width, fit)
-    return Survey(source, tuple(headers), broken, target, channels is not None, size is not None)
+    chosen = _channels(headers) if channels is None else channels
+    height, width = _size(headers) if wanted is None else wanted
+    target = Target(_dtype(headers), chosen, height, width, fit)
+    return Survey(source, headers, broken, target, channels is not None, size is not None)
+
+
+def _headers(
+    items: Items, done: Callable[[int], None], cache: Cache | None
+) -> tuple[dict[Header, int], dict[int, str]]:
+    """How many items have which header, in the order in which they are met, and why the others have none."""
+    stamp = items.stamp() if cache is not None else None
+    memo = None if stamp is None else f"headers-{stamp.hex()}"
+    known = cache.recall(memo) if cache is not None and memo is not None else None
+    if known is not None:
+        done(len(items))
+        return {Header(**header): count for header, count in known["headers"]}, dict(known["broken"])
+    seen: list[Header | None] = [None] * len(items)
+    broken: dict[int, str] = {}
+
+    def look(index: int) -> None:
+        try:
+            seen[index] = items.header(index)
+        except UnreadableError as error:
+            broken[index] = str(error)
+
+    for_each(look, len(items), done)
+    headers = dict(Counter(header for header in seen if header is not None))
+    if cache is not None and memo is not None:
+        listed = [[asdict(header), count] for header, count in headers.items()]
+        cache.remember(memo, {"headers": listed, "broken": sorted(broken.items())})
+    return headers, broken
+
+
+def _counts(headers: Mapping[Header, int], key: Callable[[Header], Key]) -> dict[Key, int]:
+    """How many items have which value of `key`."""
+    result: dict[Key, int] = {}
+    for header, count in headers.items():
+        result[key(header)] = result.get(key(header), 0) + count
+    return result
 
 
 def decode(
     items: Items,
     target: Target,
-    broken: dict[int, str],
+    broken: Mapping[int, str],
     keep: Callable[[int, Pixels], None],
     done: Callable[[int], None],
 ) -> dict[int, str]:
@@ -125,7 +163,7 @@ def decode(
     return failed
 
 
-def refuse_broken(source: Source, broken: dict[int, str], allow: bool) -> None:
+def refuse_broken(source: Source, broken: Mapping[int, str], allow: bool) -> None:
     """Raise SnowmeltError where nothing is left, or more than 5 % is unreadable and that is not allowed."""
     if not broken:
         return
@@ -138,7 +176,7 @@ def refuse_broken(source: Source, broken: dict[int, str], allow: bool) -> None:
         )
 
 
-def _named(items: Items, broken: dict[int, str]) -> tuple[tuple[str, str], ...]:
+def _named(items: Items, broken: Mapping[int, str]) -> tuple[tuple[str, str], ...]:
     return tuple((items.name(index), reason) for index, reason in sorted(broken.items()))
 
 
@@ -151,27 +189,39 @@ def _checked_size(size: Size) -> tuple[int, int]:
     return height, width
 
 
-def _channels(headers: Iterable[Header]) -> int:
+def _channels(headers: Mapping[Header, int]) -> int:
     """The number all share; else 1 where at least 90 % are grey, and 3 otherwise."""
-    counts = Counter(header.channels for header in headers)
+    counts = _counts(headers, lambda header: header.channels)
     if len(counts) == 1:
         return next(iter(counts))
-    return 1 if counts[1] >= GREY_SHARE * counts.total() else 3
+    return 1 if counts.get(1, 0) >= GREY_SHARE * sum(counts.values()) else 3
 
 
-def _dtype(headers: Iterable[Header]) -> str:
+def _dtype(headers: Mapping[Header, int]) -> str:
     """The pixel type of most items; of two that are equally common, the one met first."""
-    return Counter(header.dtype for header in headers).most_common(1)[0][0]
+    counts = _counts(headers, lambda header: header.dtype)
+    return max(counts, key=lambda dtype: counts[dtype])
 
 
-def _size(headers: list[Header]) -> tuple[int, int]:
+def _size(headers: Mapping[Header, int]) -> tuple[int, int]:
     """What all share, if it is small; else a square of the median shorter side, in steps of 8, at most 64."""
     sizes = {(header.height, header.width) for header in headers}
     if len(sizes) == 1 and max(next(iter(sizes))) <= LARGEST_DEFAULT:
         return next(iter(sizes))
-    side = min(LARGEST_DEFAULT, median_low(min(header.height, header.width) for header in headers))
+    sides = _counts(headers, lambda header: min(header.height, header.width))
+    side = min(LARGEST_DEFAULT, _median_low(sides))
     side = side if side < 16 else side - side % 8
     return side, side
+
+
+def _median_low(counts: Mapping[int, int]) -> int:
+    """The middle of values that occur so many times; of two in the middle, the lower."""
+    passed, half = 0, (sum(counts.values()) + 1) // 2
+    for value, count in sorted(counts.items()):
+        passed += count
+        if passed >= half:
+            return value
+    raise ValueError("no values")
 
 
 def _is_enlarged(header: Header, target: Target) -> bool:

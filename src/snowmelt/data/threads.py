@@ -10,15 +10,15 @@ CHUNK = 32  # items a task, so that a million items are not a million tasks
 MOST = 16  # threads; beyond this the disk is what one waits for
 
 
-def for_each(function: Callable[[int], None], count: int, done: Callable[[int], None]) -> None:
+def for_each(function: Callable[[int], None], count: int, done: Callable[[int], None], chunk: int = CHUNK) -> None:
     """Call function(0), ..., function(count - 1) in threads (Pillow decodes outside Python's lock).
 
-    `done` is told, in the caller's thread, how many more are finished. An exception, Ctrl-C among them, drops what
-    has not begun and is raised as soon as the items under way are finished.
+    `done` is told, in the caller's thread, how many more are finished, `chunk` at a time. An exception, Ctrl-C among
+    them, drops what has not begun and is raised as soon as the items under way are finished.
     """
 
     def run(start: int) -> int:
-        stop = min(start + CHUNK, count)
+        stop = min(start + chunk, count)
         for index in range(start, stop):
             if stopped:
                 break
@@ -28,7 +28,7 @@ def for_each(function: Callable[[int], None], count: int, done: Callable[[int], 
     stopped: list[bool] = []
     pool = ThreadPoolExecutor(min(MOST, _cores()))
     try:
-        pending = {pool.submit(run, start) for start in range(0, count, CHUNK)}
+        pending = {pool.submit(run, start) for start in range(0, count, chunk)}
         while pending:
             # A wait without a limit could not be interrupted on Windows.
             finished, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)

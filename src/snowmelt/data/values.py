@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.data.items import Pixels
 from snowmelt.image.codec import UINT8, ValueRange
 
 
-def measure_range(pixels: Pixels, name: str) -> tuple[ValueRange, tuple[str, ...]]:
-    """The value range of a data set [N, C, H, W] of finite pixels, and a sentence about it where it was a guess.
+def measure_range(dtype: str, low: float, high: float, name: str) -> tuple[ValueRange, tuple[str, ...]]:
+    """The value range of a data set whose pixels lie between low and high, and a sentence where it was a guess.
 
     uint8 is 0 to 255. uint16 is 0 to the least 2^k - 1 that covers the data, as 12-bit cameras fill a sixteenth of
     16 bits. Floats are 0 to 1 or -1 to 1 where the data fits, else the least to the greatest value. Raises
     SnowmeltError where all pixels are equal and no such range fits.
     """
-    if pixels.dtype == "uint8":
+    if dtype == "uint8":
         return UINT8, ()
-    low, high = float(pixels.min()), float(pixels.max())
-    if pixels.dtype == "uint16":
+    if dtype == "uint16":
         bits = max(8, int(high).bit_length())
         value_range = ValueRange("uint16", 0, 2**bits - 1)
         if bits == 16:

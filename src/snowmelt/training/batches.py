@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from snowmelt.data.images import Images
 from snowmelt.data.order import flips, indices
 from snowmelt.data.pipeline import Data
 from snowmelt.image.codec import to_network
 from snowmelt.model.condition import Condition
 from snowmelt.process.schedule import Schedule
 from snowmelt.training import randomness
+from snowmelt.training.ahead import Ahead
 from snowmelt.training.config import TrainConfig
 from snowmelt.training.density import densities, stratify
 from snowmelt.training.distributed import World
@@ -21,6 +24,9 @@ from snowmelt.training.metrics import QUARTERS
 
 # The part of a GPU's free memory that images may take.
 DATA_SHARE = 0.4
+CHUNK = 1024  # images moved to it at once
+# Batches that are decoded before they are asked for, where images are decoded each time they are used.
+STEPS_AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -48,21 +54,27 @@ class Batch:
 
 
 class Batches:
-    """The images of a run on their device, and the draws of every step."""
+    """The images of a run, on their device where they fit, and the draws of every step.
+
+    waited  seconds that training has waited for pixels so far
+    """
 
     def __init__(self, config: TrainConfig, data: Data, schedule: Schedule, device: torch.device, world: World) -> None:
         self._config, self._data, self._schedule = config, data, schedule
         self._device, self._world = device, world
-        self._images = data.images.to(device) if _fits(data.images, device) else data.images
         self._labels = data.labels
+        self._images = _on_device(data.images, device) if _fits(data.images, device) else data.images
+        self._pixels = self._taken if data.images.resident else Ahead(self._taken, STEPS_AHEAD)
+        self.waited = 0.0
 
     def draw(self, step: int) -> Batch:
         """This process's share of the batch of step `step` (0 is the first)."""
-        config, world = self._config, self._world
-        count, local = config.batch, config.batch // world.size
-        mine = slice(world.rank * local, (world.rank + 1) * local)
-        rows = torch.from_numpy(indices(config.seed, step * count, count, len(self._images))[mine])
-        x_0 = to_network(self._images[rows.to(self._images.device)].to(self._device), self._data.value_range)
+        config, count, mine = self._config, self._config.batch, self._mine
+        rows = self._rows(step)
+        began = time.perf_counter()
+        pixels = self._pixels(step)
+        self.waited += time.perf_counter() - began
+        x_0 = to_network(pixels.to(self._device), self._data.value_range)
         if config.flip:
             mirrored = torch.from_numpy(flips(config.seed, step * count, count)[mine]).to(self._device)
             x_0 = torch.where(mirrored.view(-1, 1, 1, 1), x_0.flip(-1), x_0)
@@ -73,6 +85,22 @@ class Batches:
         noise = randomness.normal(config.seed, randomness.NOISE, step, shape, self._device)[mine]
         quarter = (u * QUARTERS).long().to(self._device)
         return Batch(x_0, noise, log_snr, quarter, self._condition(step, rows, mine))
+
+    @property
+    def _mine(self) -> slice:
+        """Which of a global batch are this process's."""
+        local = self._config.batch // self._world.size
+        return slice(self._world.rank * local, (self._world.rank + 1) * local)
+
+    def _rows(self, step: int) -> Tensor:
+        """Which images are this process's share of a step: [b] int64."""
+        config = self._config
+        return torch.from_numpy(indices(config.seed, step * config.batch, config.batch, len(self._images))[self._mine])
+
+    def _taken(self, step: int) -> Tensor:
+        """Their pixels, [b, C, H, W] in the source's dtype."""
+        rows = self._rows(step)
+        return self._images[rows.to(self._device) if isinstance(self._images, Tensor) else rows]
 
     def _condition(self, step: int, rows: Tensor, mine: slice) -> Condition | None:
         if self._labels is None:
@@ -100,7 +128,14 @@ class Batches:
         return Batch(x_0, noise, log_snr, (u * QUARTERS).long().to(self._device), cond)
 
 
-def _fits(images: Tensor, device: torch.device) -> bool:
-    if device.type != "cuda":
-        return True
-    return images.numel() * images.element_size() < DATA_SHARE * torch.cuda.mem_get_info(device)[0]
+def _fits(images: Images, device: torch.device) -> bool:
+    if device.type != "cuda" or not images.resident:
+        return False
+    return images.nbytes < DATA_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def _on_device(images: Images, device: torch.device) -> Tensor:
+    held = torch.empty(images.shape, dtype=images.dtype, device=device)
+    for start in range(0, len(images), CHUNK):
+        held[start : start + CHUNK] = images[start : start + CHUNK].to(device)
+    return held

@@ -44,8 +44,8 @@ def find(path: str, labels: str) -> Source:
 
 
 def _npy(path: str) -> Pixels:
-    # Mapped, not read: rows are fetched as they are needed.
-    return np.lib.format.open_memmap(path, mode="r")
+    # Mapped, not read: rows are fetched as they are needed. What is written to them stays in memory (nothing is).
+    return np.lib.format.open_memmap(path, mode="c")
 
 
 def _npz(path: str) -> tuple[Pixels, NDArray[Any] | None]:

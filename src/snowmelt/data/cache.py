@@ -1,0 +1,177 @@
+"""The folder where decoded pictures are kept, so that no picture is decoded twice.
+
+An entry is a folder named by its contents' hash; it appears whole or not at all, and is never changed. Entries may be
+deleted at any time: who uses one has it mapped and keeps it, and who needs it again makes it again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import TEMPORARY, atomic_folder, read_json, write_json
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+FOLDER, LIMIT = "SNOWMELT_CACHE", "SNOWMELT_CACHE_LIMIT"  # environment variables
+ABOUT = "about.json"
+MOST_BYTES = 100 * 10**9
+FREE_SHARE = 0.5  # of the disk's free space, so that runs and others have room
+FORGOTTEN = 24 * 3600  # seconds after which a half-made entry belongs to a process that is gone
+MOST_MEMOS = 1000
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+WAIT = 0.2  # seconds
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: its folder, what it says of itself, its bytes, and when it was used last (seconds since 1970)."""
+
+    folder: Path
+    about: dict[str, Any]
+    bytes: int
+    used: float
+
+    @property
+    def key(self) -> str:
+        """Its name."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The cache at `root`, which holds at most `limit` bytes."""
+
+    root: Path
+    limit: int
+
+    def entries(self) -> list[Entry]:
+        """All whole entries, the one used last first."""
+        found = []
+        for folder in self._pixels.glob("*") if self._pixels.is_dir() else ():
+            if not folder.name.startswith(TEMPORARY):
+                with suppress(SnowmeltError, OSError):
+                    about = read_json(folder / ABOUT)
+                    size = sum(file.stat().st_size for file in folder.iterdir())
+                    found.append(Entry(folder, about, size, (folder / ABOUT).stat().st_mtime))
+        return sorted(found, key=lambda entry: -entry.used)
+
+    def find(self, key: str) -> Path | None:
+        """The folder of an entry, which counts as used now; None where there is none."""
+        about = self._pixels / key / ABOUT
+        try:
+            os.utime(about)
+        except OSError:
+            if not about.is_file():
+                return None  # else it is another user's or read-only, and may be used all the same
+        return about.parent
+
+    @contextmanager
+    def making(self, key: str, size: int) -> Iterator[Path]:
+        """Yield a temporary folder that becomes the entry; makes room for `size` bytes first.
+
+        Raises OSError or SnowmeltError where nothing can be written there.
+        """
+        self.prune(self.limit - size)
+        with suppress(FileExistsError), atomic_folder(self._pixels / key) as folder:
+            yield folder
+
+    @contextmanager
+    def alone(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the right to make an entry. While another process has it, `waiting()` is called now and then.
+
+        Where the system has no file locks, two may make the same entry at once: one of them is kept.
+        """
+        if fcntl is None:
+            yield
+            return
+        place = self.root / "locks" / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    waiting()
+                    time.sleep(WAIT)
+            try:
+                yield
+            finally:
+                place.unlink(missing_ok=True)
+
+    def recall(self, name: str) -> Any:
+        """The value that `remember` was given, or None."""
+        with suppress(SnowmeltError):
+            return read_json(self.root / "memos" / f"{name}.json")
+        return None
+
+    def remember(self, name: str, value: Any) -> None:
+        """Keep a small value of JSON under a name; where it cannot be written, it is not kept."""
+        with suppress(SnowmeltError, OSError):
+            write_json(self.root / "memos" / f"{name}.json", value)
+
+    def prune(self, most: int) -> list[Entry]:
+        """Delete what was not used for longest until at most `most` bytes are left; returns what was deleted."""
+        deleted, total = [], 0
+        for entry in self.entries():
+            total += entry.bytes
+            if total > most:
+                shutil.rmtree(entry.folder, ignore_errors=True)
+                deleted.append(entry)
+        for half_made in self._pixels.glob(f"{TEMPORARY}*"):
+            with suppress(OSError):
+                if time.time() - half_made.stat().st_mtime > FORGOTTEN:
+                    shutil.rmtree(half_made, ignore_errors=True)
+        memos = sorted((self.root / "memos").glob("*.json"), key=lambda memo: -memo.lstat().st_mtime)
+        for memo in memos[MOST_MEMOS if most > 0 else 0 :]:
+            memo.unlink(missing_ok=True)
+        return deleted
+
+    @property
+    def _pixels(self) -> Path:
+        return self.root / "pixels"
+
+
+def user_cache() -> Path:
+    """Snowmelt's folder among the user's caches: $SNOWMELT_CACHE, or where the system keeps such things."""
+    named = os.environ.get(FOLDER)
+    if named:
+        return Path(named).expanduser().absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "snowmelt"
+    variable, default = ("LOCALAPPDATA", "AppData/Local") if os.name == "nt" else ("XDG_CACHE_HOME", ".cache")
+    return Path(os.environ.get(variable) or Path.home() / default) / "snowmelt"
+
+
+def open_cache() -> Cache:
+    """The user's cache, of at most $SNOWMELT_CACHE_LIMIT bytes; by default 100 GB, or half of the disk's free space."""
+    root = user_cache()
+    asked = os.environ.get(LIMIT)
+    if asked:
+        return Cache(root, parse_bytes(asked, f"{LIMIT}={asked}"))
+    there = root
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    held = sum(entry.bytes for entry in Cache(root, 0).entries())
+    return Cache(root, min(MOST_BYTES, held + int(FREE_SHARE * shutil.disk_usage(there).free)))
+
+
+def parse_bytes(text: str, flag: str) -> int:
+    """Bytes from 20GB, 500 MB, 0; raises SnowmeltError that names the flag."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if match is None:
+        raise SnowmeltError(f"{flag} is not understood.", "Expected a size, as in 20GB or 500MB; 0 keeps nothing.")
+    return int(float(match[1]) * UNITS[match[2]])

@@ -1,0 +1,237 @@
+"""The pixels of a source: out of the cache, decoded into it, held in memory, or left to be decoded when used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import read_json, write_json
+from snowmelt.data.arrays import Rows
+from snowmelt.data.cache import ABOUT, Cache
+from snowmelt.data.items import DIGEST, Items, Pixels, Target, UnreadableError, digest_of
+from snowmelt.data.memory import fits_memory
+from snowmelt.data.scan import decode
+from snowmelt.data.threads import for_each
+
+FORMAT = 1  # of what is kept, and of how it is decoded: another number makes another entry
+PIXELS, DIGESTS = "pixels.npy", "digests.npy"
+# Of a picture that is not read whole: enough to tell any two pictures apart, little enough for millions.
+HEAD = 2**16
+SAMPLED = 256  # pictures whose extremes stand for those of all, where not all are decoded
+
+Digests = NDArray[np.uint8]
+Done = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What is known of a source's pixels once all were decoded, or looked at.
+
+    pixels    [N, C, H, W] in memory or mapped from a file; None where they are to be decoded each time
+    digests   [N, 16]: equal pictures have equal ones
+    broken    why some cannot be read, by number
+    low, high the least and the greatest value
+    note      a sentence for the user, or None
+    """
+
+    pixels: Pixels | None
+    digests: Digests
+    broken: Mapping[int, str]
+    low: float
+    high: float
+    note: str | None = None
+
+
+def decoded(
+    items: Items, target: Target, broken: Mapping[int, str], name: str, cache: Cache, done: Done, hashed: Done
+) -> Decoded:
+    """Decode all items that are not in `broken`, unless that has been done before.
+
+    name    of the source, for people
+    done    is told of decoded items, `hashed` of items whose bytes were read to tell whether they are in the cache
+    """
+    size = len(items) * target.channels * target.height * target.width * np.dtype(target.dtype).itemsize
+    trouble = None
+    if items.encoded and size <= cache.limit:
+        try:
+            return _cached(items, target, broken, name, size, cache, done, hashed)
+        except (OSError, SnowmeltError) as error:
+            trouble = f"The cache cannot be used ({getattr(error, 'message', error)})"
+    hashed(len(items))
+    own = items.as_they_are(target) if isinstance(items, Rows) else None
+    if own is not None or fits_memory(size):
+        pixels = np.empty((len(items), *_shape(target)), target.dtype) if own is None else own
+        keep = pixels.__setitem__ if own is None else _nothing
+        found = _Decoding(len(items), keep)
+        all_broken = decode(items, target, broken, found.keep, done)
+        note = f"{trouble}: the images are in memory, and are decoded again at the next start" if trouble else None
+        return found.result(pixels, all_broken, note)
+    return _looked_at(items, target, broken, size, done, trouble)
+
+
+def _nothing(index: int, pixels: Pixels) -> None:
+    pass
+
+
+class _Decoding:
+    """Pixels on their way: each is kept by `keep`, its digest and its extremes here."""
+
+    def __init__(self, count: int, keep: Callable[[int, Pixels], None]) -> None:
+        self._keep = keep
+        self._digests = np.zeros((count, DIGEST), np.uint8)
+        self._low, self._high = np.full(count, np.inf), np.full(count, -np.inf)
+
+    def keep(self, index: int, pixels: Pixels) -> None:
+        self._keep(index, pixels)
+        self._digests[index] = np.frombuffer(digest_of(np.ascontiguousarray(pixels).data.cast("B")), np.uint8)
+        self._low[index], self._high[index] = pixels.min(), pixels.max()
+
+    def result(self, pixels: Pixels | None, broken: Mapping[int, str], note: str | None = None) -> Decoded:
+        low, high = float(self._low.min()), float(self._high.max())
+        return Decoded(pixels, self._digests, broken, low, high, note)
+
+
+def _cached(
+    items: Items,
+    target: Target,
+    broken: Mapping[int, str],
+    name: str,
+    size: int,
+    cache: Cache,
+    done: Done,
+    hashed: Done,
+) -> Decoded:
+    """Out of the cache, and first into it where it is not there; raises OSError where nothing can be written."""
+    stamp = items.stamp()
+    memo = None if stamp is None else f"pixels-{_key(target, [stamp])}"
+    key = None if memo is None else cache.recall(memo)
+    if key is None:
+        key = _key(target, _contents(items, broken, hashed))
+        if memo is not None:
+            cache.remember(memo, key)
+    else:
+        hashed(len(items))
+    found = _open(cache, key, items, target)
+    if found is not None:
+        done(len(items))
+        return found
+    with cache.alone(key, lambda: done(0)):
+        if _open(cache, key, items, target) is None:
+            with cache.making(key, size) as folder:
+                _fill(folder, items, target, broken, name, done)
+        else:
+            done(len(items))
+    found = _open(cache, key, items, target)
+    if found is None:
+        raise SnowmeltError(f"what was written to {cache.root} is not there any more")
+    return found
+
+
+def _contents(items: Items, broken: Mapping[int, str], hashed: Done) -> list[bytes]:
+    """Every item's digest, or why it has none."""
+    found = [b""] * len(items)
+
+    def look(index: int) -> None:
+        try:
+            found[index] = broken[index].encode() if index in broken else items.digest(index)
+        except UnreadableError as error:
+            found[index] = str(error).encode()
+
+    for_each(look, len(items), hashed)
+    return found
+
+
+def _key(target: Target, parts: list[bytes]) -> str:
+    """What depends on all that the pixels depend on."""
+    hashing = blake2b(f"{FORMAT} {asdict(target)}".encode(), digest_size=DIGEST)
+    for part in parts:
+        hashing.update(b"%d " % len(part) + part)
+    return hashing.hexdigest()
+
+
+def _fill(folder: Path, items: Items, target: Target, broken: Mapping[int, str], name: str, done: Done) -> None:
+    """Decode everything into an entry's folder."""
+    shape = (len(items), *_shape(target))
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(target.dtype)), "fortran_order": False, "shape": shape}
+    lock = threading.Lock()
+    with (folder / PIXELS).open("w+b") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        start, stride = file.tell(), int(np.prod(shape[1:])) * np.dtype(target.dtype).itemsize
+        file.truncate(start + stride * len(items))
+
+        # Written, not mapped: on a full disk to write is an error, and to touch a mapped page is the end.
+        def keep(index: int, pixels: Pixels) -> None:
+            with lock:
+                file.seek(start + index * stride)
+                file.write(np.ascontiguousarray(pixels).data.cast("B"))
+
+        found = _Decoding(len(items), keep)
+        result = found.result(None, decode(items, target, broken, found.keep, done))
+    np.save(folder / DIGESTS, result.digests)
+    about = {
+        "format": FORMAT,
+        "name": name,
+        "images": len(items),
+        "target": asdict(target),
+        "low": result.low if np.isfinite(result.low) else None,
+        "high": result.high if np.isfinite(result.high) else None,
+        "broken": sorted(result.broken.items()),
+    }
+    write_json(folder / ABOUT, about)
+
+
+def _open(cache: Cache, key: str, items: Items, target: Target) -> Decoded | None:
+    """An entry, or None where there is none, or where it is not whole."""
+    folder = cache.find(key)
+    if folder is None:
+        return None
+    try:
+        about = read_json(folder / ABOUT)
+        # Mapped for this process alone: what it writes to them (nothing) stays in its memory.
+        pixels = np.lib.format.open_memmap(folder / PIXELS, mode="c")
+        digests = np.load(folder / DIGESTS)
+        if pixels.shape != (len(items), *_shape(target)) or digests.shape != (len(items), DIGEST):
+            return None
+        low, high = (np.nan if about[end] is None else about[end] for end in ("low", "high"))
+        return Decoded(pixels, digests, {int(index): why for index, why in about["broken"]}, low, high)
+    except (OSError, SnowmeltError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _looked_at(
+    items: Items, target: Target, broken: Mapping[int, str], size: int, done: Done, trouble: str | None
+) -> Decoded:
+    """Of pictures too many to keep: only what tells equal ones, and the extremes of a few."""
+    digests = np.zeros((len(items), DIGEST), np.uint8)
+    failed = dict(broken)
+
+    def look(index: int) -> None:
+        if index not in broken:
+            try:
+                digests[index] = np.frombuffer(items.digest(index, HEAD), np.uint8)
+            except UnreadableError as error:
+                failed[index] = str(error)
+
+    for_each(look, len(items), done)
+    found = _Decoding(len(items), _nothing)
+    good = np.setdiff1d(np.arange(len(items)), list(failed))
+    for index in good[np.linspace(0, len(good) - 1, min(SAMPLED, len(good))).astype(int)].tolist():
+        try:
+            found.keep(index, items.read(index, target))
+        except UnreadableError as error:
+            failed[index] = str(error)
+    kept = found.result(None, failed)
+    why = trouble or "More than the cache may hold"
+    note = f"{why}: decoded, the images would take {size / 1e9:,.1f} GB, so they are decoded each time they are used"
+    return Decoded(None, digests, failed, kept.low, kept.high, note)
+
+
+def _shape(target: Target) -> tuple[int, int, int]:
+    return target.channels, target.height, target.width

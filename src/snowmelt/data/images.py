@@ -1,0 +1,114 @@
+"""Pictures by number, wherever they are: in memory, mapped from a file, or decoded each time they are used."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.decode import silence_pillow
+from snowmelt.data.items import Items, Pixels, Target, UnreadableError
+from snowmelt.data.threads import for_each
+from snowmelt.image.codec import DTYPES
+
+TOLERATED = 0.05  # share of pictures that training goes on without
+
+
+class Images(ABC):
+    """[n, C, H, W] pictures in the dtype of their source, of which some are taken at a time.
+
+    rows      int64 [n]: which of the source's pictures these are
+    resident  whether to take them costs no more than to copy them
+    """
+
+    resident: bool
+
+    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, rows: Tensor) -> None:
+        self._shape, self.dtype, self.rows = shape, dtype, rows
+
+    @abstractmethod
+    def _take(self, rows: Tensor) -> Tensor:
+        """Pictures by the source's numbers [b], as [b, C, H, W]."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: int | slice | Tensor) -> Tensor:
+        """One picture [C, H, W], or those of a slice or of int64 numbers [b], as a tensor of their own."""
+        if isinstance(key, int):
+            if not -len(self) <= key < len(self):
+                raise IndexError(key)
+            return self._take(self.rows[[key]])[0]
+        return self._take(self.rows[key])
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(n, C, H, W)."""
+        return len(self), *self._shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pictures, decoded."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+class Stored(Images):
+    """Rows of an array [N, C, H, W] in memory, or mapped from a file."""
+
+    resident = True
+
+    def __init__(self, pixels: Tensor, rows: Tensor) -> None:
+        super().__init__((pixels.shape[1], pixels.shape[2], pixels.shape[3]), pixels.dtype, rows)
+        self._pixels = pixels
+
+    def _take(self, rows: Tensor) -> Tensor:
+        return self._pixels[rows]
+
+
+class Live(Images):
+    """Pictures that are decoded each time: more of them than memory and disk may hold.
+
+    In place of one that turns out to be unreadable the next one is taken; more than 5 % of such are an error, unless
+    they are allowed. `broken` holds their names with the reasons.
+    """
+
+    resident = False
+
+    def __init__(self, items: Items, target: Target, rows: Tensor, allow_unreadable: bool) -> None:
+        super().__init__((target.channels, target.height, target.width), DTYPES[target.dtype], rows)
+        self._items, self._target, self._allow = items, target, allow_unreadable
+        self.broken: dict[str, str] = {}
+        silence_pillow()
+
+    def _take(self, rows: Tensor) -> Tensor:
+        taken = np.empty((len(rows), *self._shape), self._target.dtype)
+        numbers = rows.tolist()
+
+        def read(place: int) -> None:
+            taken[place] = self._readable(numbers[place])
+
+        for_each(read, len(numbers), lambda _: None, chunk=1)
+        return torch.from_numpy(taken)
+
+    def _readable(self, number: int) -> Pixels:
+        """The picture, or the first after it that can be read."""
+        start = int(torch.searchsorted(self.rows, number))
+        for place in range(start, start + len(self)):
+            index = int(self.rows[place % len(self)])
+            try:
+                return self._items.read(index, self._target)
+            except UnreadableError as error:
+                self.broken[self._items.name(index)] = str(error)
+                self._refuse_many()
+        raise SnowmeltError("None of the images can be read any more.", "Is the disk or the network still there?")
+
+    def _refuse_many(self) -> None:
+        if len(self.broken) > TOLERATED * len(self) and not self._allow:
+            name, reason = next(iter(self.broken.items()))
+            raise SnowmeltError(
+                f"{len(self.broken):,} of {len(self):,} images cannot be read; the first is {name} ({reason}).",
+                f"Up to {TOLERATED:.0%} are left out. Mend or remove them, or leave more out with --allow-unreadable.",
+            )
