@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 # The tests' tensors are small: threads would only wait for each other, and for other processes on the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,25 @@ def refusal(snowmelt: Callable[..., Answer]) -> Callable[..., str]:
         return answer.err
 
     return call
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A function that makes a disk of so many kilobytes, or resizes it; skips without rights."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mount(kilobytes: int) -> Path:
+        how = f"size={kilobytes}k" if not place.is_mount() else f"remount,size={kilobytes}k"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(place)], capture_output=True, check=False
+        )
+        if done.returncode != 0:
+            pytest.skip("mounting a file system is not permitted here")
+        return place
+
+    try:
+        yield mount
+    finally:
+        with suppress(OSError):
+            subprocess.run(["umount", str(place)], capture_output=True, check=False)

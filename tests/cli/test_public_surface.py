@@ -57,6 +57,7 @@ OPTIONS = {
     "edit interpolate": ["MODEL", "IMAGES", "--seeds", *EDIT],
     "edit upscale": ["--model", "--image", *EDIT],
     "edit colorize": ["--model", "--image", *EDIT],
+    "data cache": ["--clear", "--limit", "--json"],
     "data check": ["--data", "--size", "--channels", "--labels", "--fit", "--preview", "--device", "--json"],
     "plan": [
         *("--data", "--preset", "--size", "--channels", "--labels", "--fit", "--batch", "--precision"),

@@ -78,15 +78,15 @@ def test_ctrl_c_stops_the_work_and_leaves_no_thread(tmp_path, picture):
 
 
 def test_data_that_does_not_fit_is_decoded_as_it_is_used(monkeypatch):
-    whole = load_data("digits", size=16)
+    whole = load_data("digits", size=16, holdout=0)
     monkeypatch.setattr("snowmelt.data.memory.available_memory", lambda: 1797 * 256 / 0.6 - 1)
-    live = load_data("digits", size=16)
+    live = load_data("digits", size=16, holdout=0)
     monkeypatch.undo()
     assert not live.images.resident
     assert live.images[5:40].equal(whole.images[5:40])
     assert any("decoded each time they are used" in line for line in live.report.lines())
     monkeypatch.setattr("snowmelt.data.memory.available_memory", lambda: 1797 * 256 / 0.6 + 1)
-    assert load_data("digits", size=16).images.resident
+    assert load_data("digits", size=16, holdout=0).images.resident
 
 
 def test_a_check_needs_no_memory_for_the_data(monkeypatch):

@@ -1,9 +1,7 @@
 """A full disk: one clear message, and nothing that was good is lost."""
 
-import contextlib
 import errno
 import shutil
-import subprocess
 
 import pytest
 from PIL import Image
@@ -14,28 +12,6 @@ from snowmelt.model import tensors
 from snowmelt.training.checkpoint import load_latest
 
 FULL = "No space left on the disk while writing"
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A function that makes a disk of so many kilobytes, or resizes it; skips without rights."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(kilobytes):
-        how = f"size={kilobytes}k" if not place.is_mount() else f"remount,size={kilobytes}k"
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(place)], capture_output=True, check=False
-        )
-        if done.returncode != 0:
-            pytest.skip("mounting a file system is not permitted here")
-        return place
-
-    try:
-        yield mount
-    finally:
-        with contextlib.suppress(OSError):
-            subprocess.run(["umount", str(place)], capture_output=True, check=False)
 
 
 @pytest.fixture

@@ -36,6 +36,15 @@ def free_name(path: Path) -> Path:
     return path.with_name(f"{path.name}-{number}")
 
 
+def readable_bytes(count: float) -> str:
+    """A number of bytes for a person: 850 bytes, 1.2 MB."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:,.0f} bytes" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write below `path` into an error a user can act on."""

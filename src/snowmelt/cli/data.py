@@ -1,4 +1,4 @@
-"""`snowmelt data`: what is in a folder of images, before a run."""
+"""`snowmelt data`: what is in a folder of images, before a run; and what is kept of it."""
 
 from __future__ import annotations
 
@@ -66,3 +66,61 @@ def check(
         print(f"  {name:10} {entry['value']!s:10} {entry['why']}")
     print(f"Look at {preview}\nNext: snowmelt train {data}")
     sys.stdout.flush()
+
+
+def cache(
+    *,
+    clear: Annotated[bool, Parameter(negative="")] = False,
+    limit: str | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """List the decoded images that are kept so that no run decodes them again, or delete them.
+
+    Set SNOWMELT_CACHE to another folder, and SNOWMELT_CACHE_LIMIT to the most it may hold (0 keeps nothing).
+
+    Parameters
+    ----------
+    clear
+        Delete all of it. Runs that are using it go on.
+    limit
+        Delete what was not used for longest until this much is left: 20GB.
+    json_
+        Print it as JSON.
+    """
+    import time
+
+    from snowmelt.base.errors import SnowmeltError
+    from snowmelt.base.files import readable_bytes
+    from snowmelt.data.cache import open_cache, parse_bytes
+
+    if clear and limit is not None:
+        raise SnowmeltError(
+            "--clear and --limit say two things.", "--clear deletes everything; --limit keeps the rest."
+        )
+    kept = open_cache()
+    most = 0 if clear else None if limit is None else parse_bytes(limit, f"--limit {limit}")
+    deleted = [] if most is None else kept.prune(most)
+    entries = kept.entries()
+    total = sum(entry.bytes for entry in entries)
+    if json_:
+        listed = [
+            {"key": entry.key, "name": entry.about["name"], "images": entry.about["images"], "bytes": entry.bytes}
+            | {"target": entry.about["target"], "used": entry.used}
+            for entry in entries
+        ]
+        gone = [entry.key for entry in deleted]
+        print(json.dumps({"folder": str(kept.root), "limit": kept.limit, "entries": listed, "deleted": gone}, indent=2))
+        return
+    if deleted:
+        freed = readable_bytes(sum(entry.bytes for entry in deleted))
+        print(f"Deleted {len(deleted):,} data set{'s' * (len(deleted) != 1)}, {freed}.")
+    for entry in entries:
+        about, target = entry.about, entry.about["target"]
+        shape = f"{target['height']}x{target['width']}x{target['channels']} {target['dtype']}"
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        print(
+            f"{readable_bytes(entry.bytes):>9}  {about['images']:>10,} images  {shape:18}  used {when}  {about['name']}"
+        )
+    print(f"{readable_bytes(total)} in {kept.root}; at most {readable_bytes(kept.limit)} are kept")
+    if entries:
+        print("Delete with: snowmelt data cache --clear, or --limit 20GB")

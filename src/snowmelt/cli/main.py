@@ -37,6 +37,7 @@ edit.command("snowmelt.cli.edit:colorize", name="colorize", help="Give a grey pi
 app.command(edit)
 data = App(name="data", help="What is in a folder of images, before a run.", help_format="plaintext")
 data.command("snowmelt.cli.data:check", name="check", help="Say what a data set holds, and what is broken in it.")
+data.command("snowmelt.cli.data:cache", name="cache", help="List or delete the decoded images that are kept.")
 app.command(data)
 app.command("snowmelt.cli.doctor:doctor", name="doctor", help="Show versions, devices and what they can do.")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import readable_bytes
 from snowmelt.cli.values import Whole, parse_size
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def lines(seen: Estimate) -> list[str]:
         f"preset          {seen.preset}: {seen.parameters:,} weights, {seen.gflop_per_image:,.2f} GFLOP an image",
         f"measured        {rate}",
         f"batch           {seen.batch}{fits}",
-        f"memory          {_size(seen.peak_memory)} at most, images {_size(seen.data_memory)} of it",
-        f"disk            {_size(seen.disk)} for a run; a checkpoint is {_size(seen.checkpoint)}",
+        f"memory          {readable_bytes(seen.peak_memory)} at most, images {readable_bytes(seen.data_memory)} of it",
+        f"disk            {readable_bytes(seen.disk)} for a run; a checkpoint is {readable_bytes(seen.checkpoint)}",
         f"in 10 minutes   {600 * seen.images_per_second:,.0f} images, {_epochs(seen, 600 * seen.images_per_second)}",
     ]
     for count in COUNTS:
@@ -121,11 +122,3 @@ def _duration(hours: float) -> str:
     if hours < 1:
         return f"{60 * hours:.0f} minutes"
     return f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:,.0f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"

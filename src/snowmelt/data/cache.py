@@ -78,6 +78,10 @@ class Cache:
                 return None  # else it is another user's or read-only, and may be used all the same
         return about.parent
 
+    def discard(self, key: str) -> None:
+        """Delete an entry."""
+        shutil.rmtree(self._pixels / key, ignore_errors=True)
+
     @contextmanager
     def making(self, key: str, size: int) -> Iterator[Path]:
         """Yield a temporary folder that becomes the entry; makes room for `size` bytes first.
@@ -129,7 +133,7 @@ class Cache:
         for entry in self.entries():
             total += entry.bytes
             if total > most:
-                shutil.rmtree(entry.folder, ignore_errors=True)
+                self.discard(entry.key)
                 deleted.append(entry)
         for half_made in self._pixels.glob(f"{TEMPORARY}*"):
             with suppress(OSError):

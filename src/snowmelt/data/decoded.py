@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import read_json, write_json
+from snowmelt.base.files import read_json, readable_bytes, write_json
 from snowmelt.data.arrays import Rows
 from snowmelt.data.cache import ABOUT, Cache
 from snowmelt.data.items import DIGEST, Items, Pixels, Target, UnreadableError, digest_of
@@ -124,6 +124,7 @@ def _cached(
         return found
     with cache.alone(key, lambda: done(0)):
         if _open(cache, key, items, target) is None:
+            cache.discard(key)  # damaged, if it is there
             with cache.making(key, size) as folder:
                 _fill(folder, items, target, broken, name, done)
         else:
@@ -220,17 +221,25 @@ def _looked_at(
                 failed[index] = str(error)
 
     for_each(look, len(items), done)
+    low, high = _extremes(items, target, failed)
+    why = trouble or "More than the cache may hold"
+    note = f"{why}: decoded, the images would take {readable_bytes(size)}, so they are decoded each time they are used"
+    return Decoded(None, digests, failed, low, high, note)
+
+
+def _extremes(items: Items, target: Target, broken: dict[int, str]) -> tuple[float, float]:
+    """The least and the greatest value of a few pictures; what turns out to be unreadable is added to `broken`."""
+    if target.dtype == "uint8":
+        return 0, 255
     found = _Decoding(len(items), _nothing)
-    good = np.setdiff1d(np.arange(len(items)), list(failed))
+    good = np.setdiff1d(np.arange(len(items)), list(broken))
     for index in good[np.linspace(0, len(good) - 1, min(SAMPLED, len(good))).astype(int)].tolist():
         try:
             found.keep(index, items.read(index, target))
         except UnreadableError as error:
-            failed[index] = str(error)
-    kept = found.result(None, failed)
-    why = trouble or "More than the cache may hold"
-    note = f"{why}: decoded, the images would take {size / 1e9:,.1f} GB, so they are decoded each time they are used"
-    return Decoded(None, digests, failed, kept.low, kept.high, note)
+            broken[index] = str(error)
+    kept = found.result(None, broken)
+    return kept.low, kept.high
 
 
 def _shape(target: Target) -> tuple[int, int, int]:

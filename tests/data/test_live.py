@@ -1,0 +1,85 @@
+"""Pictures that are decoded each time they are used are the same pictures."""
+
+import pytest
+import torch
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.cache import Cache
+from snowmelt.data.pipeline import load_data
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    monkeypatch.setattr("snowmelt.data.decoded.fits_memory", lambda size: False)
+
+
+@pytest.fixture
+def live(tmp_path, picture, little_memory):
+    """A function that loads a folder of forty pictures without keeping any."""
+    for number in range(40):
+        picture(tmp_path / "data" / f"{number:02}.png", "RGB", (20, 20), seed=number)
+    return lambda **options: load_data(tmp_path / "data", cache=Cache(tmp_path / "none", 0), **options)
+
+
+def test_they_are_the_same_as_kept_ones(live, tmp_path):
+    kept = load_data(tmp_path / "data", cache=Cache(tmp_path / "cache", 10**9), holdout=0)
+    images = live(holdout=0).images
+    assert not images.resident
+    rows = torch.tensor([3, 39, 3, 0])
+    assert images[rows].equal(kept.images[rows])
+    assert images[7].equal(kept.images[7])
+    assert images[5:9].equal(kept.images[5:9])
+    assert images.shape == kept.images.shape
+    with pytest.raises(IndexError):
+        images[40]
+
+
+def test_equal_files_do_not_straddle_the_split(live, tmp_path):
+    for number in range(40):
+        (tmp_path / "data" / f"copy{number:02}.png").write_bytes((tmp_path / "data" / f"{number:02}.png").read_bytes())
+    data = live(holdout=0.25)
+    held = {image.numpy().tobytes() for image in data.holdout_images}
+    assert len(data.holdout_images) == 20
+    assert len(held) == 10
+    assert not held & {image.numpy().tobytes() for image in data.images}
+
+
+def test_in_place_of_an_unreadable_picture_comes_the_next(live, tmp_path):
+    whole = live(holdout=0)
+    expected = whole.images[torch.tensor([0, 8, 8, 9])]
+    last_expected = whole.images[0]
+    images = live(holdout=0).images
+    broken = tmp_path / "data" / "07.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    assert images[torch.tensor([0, 7, 8, 9])].equal(expected)
+    assert list(images.broken) == ["07.png"]
+    last = tmp_path / "data" / "39.png"
+    last.write_bytes(last.read_bytes()[:300])
+    assert images[39].equal(last_expected)
+
+
+def test_too_many_unreadable_pictures_are_an_error(live, tmp_path):
+    data, allowed = live(holdout=0), live(holdout=0, allow_unreadable=True)
+    for number in range(5):
+        place = tmp_path / "data" / f"{number:02}.png"
+        place.write_bytes(place.read_bytes()[:300])
+    with pytest.raises(SnowmeltError, match=r"3 of 40 images cannot be read; the first is 0.*\n.*--allow-unreadable"):
+        data.images[0:5]
+    assert len(allowed.images[0:5]) == 5
+    for place in (tmp_path / "data").iterdir():
+        place.unlink()
+    with pytest.raises(SnowmeltError, match="None of the images"):
+        allowed.images[0]
+
+
+def test_a_run_on_them_is_the_same_run(live, tmp_path, minimal, monkeypatch):
+    from snowmelt import api
+    from snowmelt.training.metrics import read_metrics
+
+    def losses(name, cache_limit):
+        monkeypatch.setenv("SNOWMELT_CACHE_LIMIT", cache_limit)
+        monkeypatch.setenv("SNOWMELT_CACHE", str(tmp_path / "cache"))
+        out = api.train(tmp_path / "data", out=tmp_path / name, preset=minimal, steps=6, log_every=1, holdout=0, size=8)
+        return [row["loss"] for row in read_metrics(out / "metrics.jsonl") if "loss" in row]
+
+    assert losses("live", "0") == losses("kept", "1GB")
