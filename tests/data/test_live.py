@@ -83,3 +83,17 @@ def test_a_run_on_them_is_the_same_run(live, tmp_path, minimal, monkeypatch):
         return [row["loss"] for row in read_metrics(out / "metrics.jsonl") if "loss" in row]
 
     assert losses("live", "0") == losses("kept", "1GB")
+
+
+def test_a_picture_that_breaks_while_training_is_named_in_the_log(live, tmp_path, minimal, monkeypatch):
+    from snowmelt import api
+    from snowmelt.training.metrics import read_metrics
+
+    live()
+    broken = tmp_path / "data" / "07.png"
+    broken.write_bytes(broken.read_bytes()[:300])  # its header is whole
+    monkeypatch.setenv("SNOWMELT_CACHE_LIMIT", "0")
+    run = api.train(tmp_path / "data", out=tmp_path / "run", preset=minimal, steps=12, log_every=3, size=8)
+    log = (run / "log.txt").read_text()
+    assert log.count("07.png cannot be read (image file is truncated): the next image took its place") == 1
+    assert all(0 <= row["waiting"] <= 1 for row in read_metrics(run / "metrics.jsonl") if "waiting" in row)

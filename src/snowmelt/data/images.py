@@ -22,12 +22,15 @@ class Images(ABC):
 
     rows      int64 [n]: which of the source's pictures these are
     resident  whether to take them costs no more than to copy them
+    broken    the reasons by name, of those that turned out to be unreadable when they were taken
     """
 
     resident: bool
+    broken: dict[str, str]
 
     def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, rows: Tensor) -> None:
         self._shape, self.dtype, self.rows = shape, dtype, rows
+        self.broken = {}
 
     @abstractmethod
     def _take(self, rows: Tensor) -> Tensor:
@@ -72,7 +75,7 @@ class Live(Images):
     """Pictures that are decoded each time: more of them than memory and disk may hold.
 
     In place of one that turns out to be unreadable the next one is taken; more than 5 % of such are an error, unless
-    they are allowed. `broken` holds their names with the reasons.
+    they are allowed.
     """
 
     resident = False
@@ -80,7 +83,6 @@ class Live(Images):
     def __init__(self, items: Items, target: Target, rows: Tensor, allow_unreadable: bool) -> None:
         super().__init__((target.channels, target.height, target.width), DTYPES[target.dtype], rows)
         self._items, self._target, self._allow = items, target, allow_unreadable
-        self.broken: dict[str, str] = {}
         silence_pillow()
 
     def _take(self, rows: Tensor) -> Tensor:

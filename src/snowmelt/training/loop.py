@@ -33,6 +33,8 @@ from snowmelt.training.records import Records
 MOST_SKIPPED = 20
 # How often the ranks of a distributed run agree on the clock and on signals, in steps.
 AGREE_EVERY = 10
+# Unreadable images that are told of at a time.
+MOST_NAMED = 5
 
 
 class Trainer:
@@ -60,6 +62,7 @@ class Trainer:
         self.plan = Plan(math.inf if total is None else float(total), config.warmup, config.decay)
         self._loss: float | None = None
         self._rate: float | None = None
+        self._named = 0
 
     def create_run(self) -> None:
         """Make the run's folder; it must not exist."""
@@ -89,7 +92,7 @@ class Trainer:
         began, before = time.monotonic(), position.elapsed
         saved, revised = position.elapsed, -math.inf
         saved_step = first_step = position.step
-        row_start = (position.elapsed, position.images)
+        row_start = self._row_start()
         with _signals() as asked_to_stop:
             while True:
                 position.elapsed = before + time.monotonic() - began
@@ -101,9 +104,8 @@ class Trainer:
                     break
                 self.step()
                 if position.step % config.log_every == 0:
-                    seconds, images = position.elapsed - row_start[0], position.images - row_start[1]
-                    self._write_row(images / seconds if seconds > 0 else None)
-                    row_start = (position.elapsed, position.images)
+                    self._write_row(row_start)
+                    row_start = self._row_start()
                 if self.world.leads:
                     self.reporter.show(self._standing(clock))
                     if is_due(position.step) and self.records.can_afford_preview(position.elapsed):
@@ -207,8 +209,14 @@ class Trainer:
             self.records.save(self.position)
         self.world.wait()
 
-    def _write_row(self, rate: float | None) -> None:
+    def _row_start(self) -> tuple[float, int, float]:
+        """Where the next row begins: seconds of training, images seen, and seconds that were spent waiting for them."""
+        return self.position.elapsed, self.position.images, self.batches.waited
+
+    def _write_row(self, start: tuple[float, int, float]) -> None:
         position, learner = self.position, self.learner
+        seconds, images, waited = (now - then for now, then in zip(self._row_start(), start, strict=True))
+        rate = images / seconds if seconds > 0 else None
         learner.meters.gather(self.world)
         losses, skipped = learner.meters.read()
         position.skipped += skipped
@@ -221,11 +229,22 @@ class Trainer:
             "lr": self.config.lr * self.plan.factor(position.images - self.config.batch),
             "images_per_second": rate,
             "flop_per_second": None if rate is None else rate * learner.flop_per_image,
+            "waiting": round(waited / seconds, 5) if seconds > 0 else None,
             "skipped": position.skipped,
             "elapsed": round(position.elapsed, 3),
         }
         if self.world.leads:
             self.records.row(row)
+        self._name_unreadable()
+
+    def _name_unreadable(self) -> None:
+        """Tell of images that turned out to be unreadable since the last time."""
+        broken = self.data.images.broken
+        for name in list(broken)[self._named : self._named + MOST_NAMED]:
+            self.reporter.note(f"{name} cannot be read ({broken[name]}): the next image took its place")
+        if len(broken) > self._named + MOST_NAMED:
+            self.reporter.note(f"and so did others in place of {len(broken) - self._named - MOST_NAMED:,} more")
+        self._named = len(broken)
 
     def _standing(self, clock: Clock | None) -> Standing:
         position = self.position
