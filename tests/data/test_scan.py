@@ -157,6 +157,15 @@ def test_many_classes_are_not_all_listed(tmp_path):
     assert "30 classes: 0 1, 1 1, 2 1, 3 1, 4 1, 5 1, 6 1, 7 1, 8 1, 9 1, ...; --labels none ignores them" in lines
 
 
+@pytest.mark.parametrize(("many", "told"), [(9, False), (10, True)])
+def test_classes_of_very_different_size_are_told(tmp_path, picture, many, told):
+    for number in range(many):
+        picture(tmp_path / "common" / f"{number}.png", "L", seed=number)
+    picture(tmp_path / "rare" / "0.png", "L")
+    lines = load_data(tmp_path, holdout=0).report.lines()
+    assert any(line.startswith("Class common has 10 times the images of rare (10 and 1)") for line in lines) == told
+
+
 def test_the_report_is_json(tmp_path, picture):
     write(tmp_path, picture, L=3, RGB=1)
     (tmp_path / "bad.png").write_bytes(b"x")
@@ -167,7 +176,10 @@ def test_the_report_is_json(tmp_path, picture):
     assert value["formats"] == {"PNG": 4}
     assert value["sizes"] == {"16x16": 4}
     assert value["unreadable"][0]["name"] == "bad.png"
-    assert value["target"] == {"dtype": "uint8", "channels": 3, "height": 16, "width": 16, "fit": "crop"}
+    assert value["target"] == {"dtype": "uint8", "channels": 3, "height": 16, "width": 16} | {
+        "fit": "crop",
+        "linear_light": False,
+    }
 
 
 def test_no_warning_about_few_images_when_there_are_a_thousand():

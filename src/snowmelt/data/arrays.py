@@ -39,7 +39,7 @@ class Rows:
         if row.dtype.kind == "f" and not np.isfinite(row).all():
             raise UnreadableError("holds NaN or infinity")
         planes = _with_channels(row, target.channels)
-        return np.stack([fit_plane(plane, target.height, target.width, target.fit) for plane in planes])
+        return np.stack([fit_plane(plane, target) for plane in planes])
 
     def digest(self, index: int, head: int | None = None) -> bytes:
         """See Items.digest: of the row's values."""

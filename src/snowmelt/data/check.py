@@ -72,13 +72,14 @@ def inspect(
     channels: int | None = None,
     labels: str = "auto",
     fit: str = "crop",
+    linear_light: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
     """Decode every picture once and keep none: any size of data set, any share broken. Arguments as for `load_data`."""
     source = open_source(name_or_path, labels)
     done = meter(progress, 2 * len(source))
     with pillow_silenced():
-        seen = survey(source, size, channels, fit, done)
+        seen = survey(source, size, channels, fit, done, linear_light=linear_light)
         looks: dict[int, Looks] = {}
 
         def keep(index: int, pixels: Pixels) -> None:

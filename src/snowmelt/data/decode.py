@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
@@ -99,16 +100,29 @@ def read_image(file: BinaryIO, target: Target) -> Pixels:
             plane = np.asarray(upright)
             if not np.isfinite(plane).all():
                 raise UnreadableError("holds NaN or infinity")
-            return _spread(fit_plane(plane, target.height, target.width, target.fit), target.channels)
+            return _spread(fit_plane(plane, target), target.channels)
         if upright.mode in DEEP:
             deep = np.asarray(upright).astype(np.uint16)
             if target.dtype == "uint16":
-                return _spread(fit_plane(deep, target.height, target.width, target.fit), target.channels)
+                return _spread(fit_plane(deep, target), target.channels)
             upright = Image.fromarray(np.round(deep / 257).astype(np.uint8))
         coloured = _with_channels(in_srgb(upright), target.channels)
-        pixels = np.asarray(FITS[target.fit](coloured, target.height, target.width))
-        planes = pixels.reshape(target.height, target.width, target.channels).transpose(2, 0, 1)
+        planes = _in_linear_light(coloured, target) if target.linear_light else _fitted(coloured, target)
         return planes * np.uint16(257) if target.dtype == "uint16" else planes
+
+
+def _fitted(image: Image.Image, target: Target) -> Pixels:
+    """An 8-bit picture as [C, height, width], resized as it is stored."""
+    pixels = np.asarray(FITS[target.fit](image, target.height, target.width))
+    return pixels.reshape(target.height, target.width, target.channels).transpose(2, 0, 1)
+
+
+def _in_linear_light(image: Image.Image, target: Target) -> Pixels:
+    """The same, its colours resized as light; alpha is a share already."""
+    planes = np.asarray(image).reshape(image.height, image.width, target.channels).transpose(2, 0, 1)
+    colours = target.channels - (target.channels in (2, 4))
+    plain = replace(target, linear_light=False)
+    return np.stack([fit_plane(plane, target if i < colours else plain) for i, plane in enumerate(planes)])
 
 
 @contextmanager
@@ -164,6 +178,8 @@ def _has_alpha(image: Image.Image) -> bool:
 
 def _hurry(image: ImageFile, target: Target) -> None:
     """Let the JPEG decoder skip detail: it may decode at 1/2, 1/4 or 1/8 while twice the target remains."""
+    if target.linear_light:
+        return  # the decoder would average what is stored, not light
     scale = 2 * max(target.width, target.height) / min(image.size)  # whichever way the picture will be turned
     if scale < 1:
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))

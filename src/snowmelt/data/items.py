@@ -57,13 +57,17 @@ class Header:
 
 @dataclass(frozen=True)
 class Target:
-    """What every picture of a data set is made into: `dtype`, channels, pixels, and how it is fitted (FITS)."""
+    """What every picture of a data set is made into: `dtype`, channels, pixels, and how it is fitted (FITS).
+
+    linear_light  resize as light adds up, not as sRGB writes it down: dark next to bright then keeps its brightness
+    """
 
     dtype: str
     channels: int
     height: int
     width: int
     fit: str
+    linear_light: bool = False
 
 
 class Items(Protocol):

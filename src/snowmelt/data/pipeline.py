@@ -54,6 +54,7 @@ def load_data(
     channels: int | None = None,
     labels: str = "auto",
     fit: str = "crop",
+    linear_light: bool = False,
     holdout: float = 0.05,
     allow_unreadable: bool = False,
     progress: Progress | None = None,
@@ -66,6 +67,7 @@ def load_data(
     channels      1, 2 (grey + alpha), 3 or 4; by default decided from the data
     labels        auto, none, folder, prefix, FILE.csv or FILE.jsonl
     fit           crop, pad or stretch: how other proportions are brought to `size`
+    linear_light  resize as light adds up, not as sRGB stores it
     holdout       share of the images kept from training; an official test split is used instead of it; 0 keeps none
     allow_unreadable  go on where more than 5 % cannot be read
     progress      called with (done, total) in this thread; what it raises stops the work
@@ -80,7 +82,7 @@ def load_data(
     passes = sum(len(each) * (2 if each.items.encoded else 1) for each in (source, test) if each is not None)
     done = meter(progress, len(source) + passes)
     with pillow_silenced():
-        seen = survey(source, size, channels, fit, done, cache)
+        seen = survey(source, size, channels, fit, done, cache, linear_light)
         refuse_broken(source, seen.broken, allow_unreadable)
         found = _pixels(source, seen.target, seen.broken, cache, done)
         refuse_broken(source, found.broken, allow_unreadable)

@@ -10,6 +10,7 @@ from typing import Any
 from snowmelt.data.items import Target
 
 FEW = 1000  # images under which a network is expected to memorise them
+UNBALANCED = 10  # times the smallest class, from which the difference is told
 SHOWN = 5  # names and classes a sentence lists before it says "and more"
 
 
@@ -130,6 +131,14 @@ class ScanReport:
         empty = [name for name, count in self.classes.items() if count == 0]
         if empty:
             yield f"No readable image is of class {', '.join(empty[:SHOWN])}{', ...' if empty[SHOWN:] else ''}"
+
+        known = {name: count for name, count in self.classes.items() if count}
+        most, least = max(known, key=known.__getitem__), min(known, key=known.__getitem__)
+        if known[most] >= UNBALANCED * known[least]:
+            yield (
+                f"Class {most} has {known[most] / known[least]:,.0f} times the images of {least} "
+                f"({known[most]:,} and {known[least]:,}): rare classes are learned less well"
+            )
 
     def _few(self) -> Iterator[str]:
         if self.readable < FEW:

@@ -79,6 +79,7 @@ def survey(
     fit: str,
     done: Callable[[int], None],
     cache: Cache | None = None,
+    linear_light: bool = False,
 ) -> Survey:
     """Read every header and decide the target. `size` is (height, width) or one number for both.
 
@@ -97,7 +98,7 @@ def survey(
         )
     chosen = _channels(headers) if channels is None else channels
     height, width = _size(headers) if wanted is None else wanted
-    target = Target(_dtype(headers), chosen, height, width, fit)
+    target = Target(_dtype(headers), chosen, height, width, fit, linear_light)
     return Survey(source, headers, broken, target, channels is not None, size is not None)
 
 
