@@ -101,11 +101,11 @@ def test_labels_of_hugging_face_s_metadata_in_a_folder(tmp_path, kind):
 @pytest.mark.parametrize(
     ("file", "text", "match"),
     [
-        ("dataset.json", "{", "dataset.json is not valid JSON"),
+        ("dataset.json", "{", "dataset.json: not valid JSON"),
         ("dataset.json", '{"labels": [[1]]}', r"expected {\"labels\""),
         ("dataset.json", '{"labels": [["other.png", 1]]}', "gives 1 of 1 files no label; the first is a.png"),
-        ("metadata.jsonl", "nonsense", "metadata.jsonl is not valid JSON"),
-        ("metadata.jsonl", "[1]", "each line must be a JSON object"),
+        ("metadata.jsonl", "nonsense", "metadata.jsonl, line 1: not valid JSON"),
+        ("metadata.jsonl", "[1]", "expected a JSON object"),
         ("metadata.csv", "file_name,label\nother.png,1", "no label; the first is a.png"),
     ],
 )

@@ -195,13 +195,14 @@ def test_shrinking_is_antialiased():
 
 @pytest.mark.parametrize("size", [(64, 48), (300, 200)])
 def test_a_large_jpeg_is_decoded_as_if_it_were_not_hurried(size):
-    detail = Image.fromarray(noise(3, 225, 300)).resize((1200, 900), Image.Resampling.BICUBIC)
+    pixels = np.random.default_rng(0).integers(0, 256, (225, 300, 3), np.uint8)
+    detail = Image.fromarray(pixels).resize((1200, 900), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = 6
     hurried = read(stored(detail, "JPEG", quality=95, exif=exif), 3, size, "stretch").astype(float)
     turned = detail.transpose(Image.Transpose.ROTATE_270)
     plain = np.asarray(turned.resize(size[::-1], Image.Resampling.LANCZOS)).transpose(2, 0, 1).astype(float)
-    assert abs(hurried - plain).mean() < 0.1 * plain.std()
+    assert abs(hurried - plain).mean() < 0.12 * plain.std()
 
 
 def test_exif_behind_the_pixels_of_a_png_is_obeyed():

@@ -70,9 +70,9 @@ def test_contradicting_rows_are_refused(tmp_path, table):
         ("l.csv", "name,class\na,b\n", "line 2: no file_name"),
         ("l.csv", "file_name,label\na\n", "line 2: no file_name or no label"),
         ("l.jsonl", "{}", "line 1: no file_name"),
-        ("l.jsonl", "[1]", "line 1: no file_name"),
+        ("l.jsonl", "[1]", "line 1: expected a JSON object"),
         ("l.jsonl", "{", "line 1: not valid JSON"),
-        ("l.csv", b"\xff\xfe\x00", "cannot be read"),
+        ("l.csv", b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
 def test_a_broken_table_is_named(tmp_path, name, text, message):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.sources.beside import file_name, parse_json, rows_of
 from snowmelt.data.sources.labels import Labels, file_labels, numbered
 
 STYLEGAN, METADATA = "dataset.json", ("metadata.csv", "metadata.jsonl")
+IGNORED = "--labels none ignores it."
 LABEL_COLUMNS = ("label", "labels", "class", "category")
 
 Read = Callable[[str], bytes | None]
@@ -37,7 +37,7 @@ def labels_of(read: Read, names: Sequence[str], way: str, root: Path) -> tuple[*
 def _carried(read: Read, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...]] | None:
     text = read(STYLEGAN)
     if text is not None:
-        return _stylegan(_json(text, STYLEGAN), names)
+        return _stylegan(parse_json(text, STYLEGAN, IGNORED), names)
     for file in METADATA:
         text = read(file)
         if text is not None:
@@ -53,9 +53,7 @@ def _stylegan(value: Any, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...
     try:
         table = {str(name): label for name, label in pairs}
     except (TypeError, ValueError) as error:
-        raise SnowmeltError(
-            f'{STYLEGAN}: expected {{"labels": [[file, number], ...]}}.', "--labels none ignores it."
-        ) from error
+        raise SnowmeltError(f'{STYLEGAN}: expected {{"labels": [[file, number], ...]}}.', IGNORED) from error
     labels = _labels_of(table, names, STYLEGAN)
     if not all(isinstance(label, int) and label >= 0 for label in labels):
         return None, None, (f"{STYLEGAN} holds labels that are no class numbers; they are not used.",)
@@ -65,11 +63,11 @@ def _stylegan(value: Any, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...
 
 def _metadata(text: bytes, file: str, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...]]:
     """Rows of file_name and a label (Hugging Face's ImageFolder)."""
-    rows = _rows(text, file)
+    rows = [row for _, row in rows_of(text, file, IGNORED)]
     column = next((name for name in LABEL_COLUMNS if rows and name in rows[0]), None)
     if column is None:
         return None, None, (f"{file} has no column {', '.join(LABEL_COLUMNS)}, so there are no classes.",)
-    table = {str(row.get("file_name", "")).removeprefix("./"): row.get(column) for row in rows}
+    table = {file_name(row) or "": row.get(column) for row in rows}
     labels, classes = numbered(map(str, _labels_of(table, names, file)))
     return labels, classes, ()
 
@@ -82,23 +80,3 @@ def _labels_of(table: dict[str, Any], names: Sequence[str], file: str) -> list[A
             "Label all of them, or train without classes: --labels none.",
         )
     return [table[name] for name in names]
-
-
-def _json(text: bytes, file: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SnowmeltError(f"{file} is not valid JSON: {error}.", "--labels none ignores it.") from error
-
-
-def _rows(text: bytes, file: str) -> list[dict[str, Any]]:
-    try:
-        lines = text.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise SnowmeltError(f"{file} is not UTF-8 text: {error}.", "--labels none ignores it.") from error
-    if file.endswith(".csv"):
-        return list(csv.DictReader(lines))
-    rows = [_json(line.encode(), file) for line in lines if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise SnowmeltError(f"{file}: each line must be a JSON object.", "--labels none ignores it.")
-    return rows

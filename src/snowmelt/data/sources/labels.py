@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
+from snowmelt.data.sources.beside import TABLES, file_name, read_table
 
 Labels = tuple[NDArray[np.int64] | None, tuple[str, ...] | None]
 UNLABELLED: Labels = (None, None)
 
 WAYS = ("auto", "none", "folder", "prefix", "FILE.csv", "FILE.jsonl")
-TABLES = (".csv", ".jsonl")
 SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
 
 
@@ -114,39 +112,17 @@ def _all_labelled(found: Sequence[str | None], names: Sequence[str], why: str) -
 
 
 def _table(way: str, root: Path) -> dict[str, str]:
-    """The table's label by file name; `way` is a path as the user typed it, or a path inside the data's folder."""
-    path = Path(way).expanduser()
-    if not path.exists():
-        path = root / way
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise SnowmeltError(f"--labels {way}: there is no such file, neither here nor in {root}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SnowmeltError(f"--labels {way}: {path} cannot be read: {error}.") from error
+    """The label by file name of the table that --labels names."""
+    path, rows = read_table("--labels", way, root)
     table: dict[str, str] = {}
-    for line, row in _rows(text, path):
-        if not isinstance(row, dict) or row.get("file_name") is None or row.get("label") is None:
+    for line, row in rows:
+        name = file_name(row)
+        if name is None or row.get("label") is None:
             raise SnowmeltError(
                 f"{path}, line {line}: no file_name or no label.",
                 "Each row needs both: a CSV with the header file_name,label, or JSON lines with these keys.",
             )
-        name, label = str(row["file_name"]).replace("\\", "/").removeprefix("./"), str(row["label"]).strip()
+        label = str(row["label"]).strip()
         if table.setdefault(name, label) != label:
             raise SnowmeltError(f"{path}, line {line}: {name} is labelled {label} here and {table[name]} before.")
     return table
-
-
-def _rows(text: str, path: Path) -> Iterable[tuple[int, Any]]:
-    """Rows of a table with their line numbers."""
-    if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines())
-        for row in reader:
-            yield reader.line_num, row
-        return
-    for line, content in enumerate(text.splitlines(), start=1):
-        if content.strip():
-            try:
-                yield line, json.loads(content)
-            except json.JSONDecodeError as error:
-                raise SnowmeltError(f"{path}, line {line}: not valid JSON: {error}.") from error

@@ -1,0 +1,64 @@
+"""Tables that lie beside pictures and say something of each: CSV with a header, or JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from snowmelt.base.errors import SnowmeltError
+
+TABLES = (".csv", ".jsonl")
+Row = tuple[int, Mapping[str, Any]]  # the line it is in, and its values
+
+
+def read_table(flag: str, way: str, root: Path) -> tuple[Path, list[Row]]:
+    """The table that `flag` names and its rows; `way` is a path as it was typed, or one inside the data's folder.
+
+    Raises SnowmeltError where it is not there or is no table.
+    """
+    path = Path(way).expanduser()
+    if not path.exists():
+        path = root / way
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise SnowmeltError(f"{flag} {way}: there is no such file, neither here nor in {root}.") from error
+    except OSError as error:
+        raise SnowmeltError(f"{flag} {way}: {path} cannot be read: {error.strerror}.") from error
+    return path, rows_of(content, str(path))
+
+
+def rows_of(content: bytes, name: str, hint: str | None = None) -> list[Row]:
+    """The rows of a table's bytes, CSV or JSON lines by the ending of its name; raises SnowmeltError with `hint`."""
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SnowmeltError(f"{name} is not UTF-8 text: {error}.", hint) from error
+    if name.lower().endswith(".csv"):
+        reader = csv.DictReader(lines)
+        return [(reader.line_num, row) for row in reader]
+    return [(line, _object(text, f"{name}, line {line}", hint)) for line, text in enumerate(lines, 1) if text.strip()]
+
+
+def file_name(row: Mapping[str, Any]) -> str | None:
+    """Which picture a row is about, as a relative POSIX path, or None."""
+    name = row.get("file_name")
+    return None if name is None else str(name).replace("\\", "/").removeprefix("./")
+
+
+def parse_json(text: str | bytes, name: str, hint: str | None = None) -> Any:
+    """JSON; raises SnowmeltError that names where it was read."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SnowmeltError(f"{name}: not valid JSON: {error}.", hint) from error
+
+
+def _object(text: str, name: str, hint: str | None) -> Mapping[str, Any]:
+    value = parse_json(text, name, hint)
+    if not isinstance(value, dict):
+        raise SnowmeltError(f"{name}: expected a JSON object.", hint)
+    return value
