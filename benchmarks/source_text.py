@@ -48,8 +48,8 @@ def measure(method: str, steps: int, seed: int, folder: Path) -> dict[str, objec
     labels = api.choose_labels(model, (), range(COUNT))
     x = torch.cat(list(plan.batches(range(COUNT), labels, COUNT)))
     data = load_data("digits")
-    training = to_network(data.images[:], data.value_range)
-    verdict = judge(x.clamp(-1, 1), torch.tensor(labels), training, data.labels)
+    training = to_network(data.training.images[:], data.value_range)
+    verdict = judge(x.clamp(-1, 1), torch.tensor(labels), training, data.training.labels)
     np.save(folder / f"{run.name}.npy", to_source(x, UINT8).numpy())
     return {
         "method": method,

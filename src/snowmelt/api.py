@@ -14,7 +14,8 @@ from torch import Tensor
 
 from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError, unknown_name
-from snowmelt.data.pipeline import Data, load_data
+from snowmelt.data.data_set import Data
+from snowmelt.data.pipeline import load_data
 from snowmelt.data.sources import settled_name
 from snowmelt.image.codec import to_network, to_source
 from snowmelt.model.bundle import Model, Weights, load_model
@@ -194,15 +195,15 @@ def denoising_error(model: Model, data: str | None = None, count: int = 1024, le
     if source is None:
         raise SnowmeltError("The model does not say what it was trained on.", "Name the images: --data FOLDER.")
     loaded = load_data(str(source), size=(spec.height, spec.width), channels=spec.channels)
-    chosen = torch.randperm(len(loaded.images), generator=torch.Generator().manual_seed(0))[:count]
+    chosen = torch.randperm(len(loaded.training.images), generator=torch.Generator().manual_seed(0))[:count]
 
     def batches() -> Iterator[tuple[Tensor, Condition | None]]:
         for start in range(0, len(chosen), SAMPLE_BATCH):
             part = chosen[start : start + SAMPLE_BATCH]
             cond = None
-            if spec.class_names is not None and loaded.labels is not None:
-                cond = Condition(label=loaded.labels[part].to(model.device))
-            yield to_network(loaded.images[part], loaded.value_range).to(model.device), cond
+            if spec.class_names is not None and loaded.training.labels is not None:
+                cond = Condition(label=loaded.training.labels[part].to(model.device))
+            yield to_network(loaded.training.images[part], loaded.value_range).to(model.device), cond
 
     low, high = schedule.ratio_range()
     log_snr = -2 * torch.linspace(math.log(high), math.log(low), levels, dtype=torch.float64)
@@ -254,8 +255,8 @@ def train(
         data_config = DataConfig(
             # A run must find its data from any folder it is resumed in.
             source=settled_name(data),
-            size=(loaded.images.shape[2], loaded.images.shape[3]),
-            channels=loaded.images.shape[1],
+            size=(loaded.training.images.shape[2], loaded.training.images.shape[3]),
+            channels=loaded.training.images.shape[1],
             labels=wanted.labels,
             fit=wanted.fit,
             holdout=wanted.holdout,

@@ -76,8 +76,8 @@ def test_labels_of_stylegan_s_dataset_json(tmp_path, name):
     table = {"labels": [[file, i % 3] for i, file in enumerate(files)]}
     data = load_data(write(tmp_path / name, {**files, "dataset.json": json.dumps(table).encode()}), holdout=0)
     assert data.class_names == ("0", "1", "2")
-    assert data.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert load_data(tmp_path / name, holdout=0, labels="none").labels is None
+    assert data.training.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert load_data(tmp_path / name, holdout=0, labels="none").training.labels is None
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -95,7 +95,7 @@ def test_labels_of_hugging_face_s_metadata_in_a_folder(tmp_path, kind):
     (tmp_path / f"metadata.{kind}").write_text(text)
     data = load_data(tmp_path, holdout=0)
     assert data.class_names == ("car", "tree")
-    assert data.labels.tolist() == [0, 1, 1]  # a.png, b.png, sub/c.png
+    assert data.training.labels.tolist() == [0, 1, 1]  # a.png, b.png, sub/c.png
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_broken_label_file_is_named(tmp_path, file, text, match):
     (tmp_path / file).write_text(text)
     with pytest.raises(SnowmeltError, match=match):
         load_data(tmp_path, holdout=0)
-    assert load_data(tmp_path, holdout=0, labels="none").labels is None
+    assert load_data(tmp_path, holdout=0, labels="none").training.labels is None
 
 
 @pytest.mark.parametrize("text", ['{"labels": null}', '{"labels": [["a.png", 0.5]]}', '{"other": 1}'])
@@ -122,7 +122,7 @@ def test_labels_that_are_no_classes_are_left_with_a_note(tmp_path, text):
     (tmp_path / "a.png").write_bytes(png(0))
     (tmp_path / "dataset.json").write_text(text)
     data = load_data(tmp_path, holdout=0)
-    assert data.labels is None
+    assert data.training.labels is None
     assert any("dataset.json holds" in note for note in data.report.notes)
 
 
@@ -144,7 +144,7 @@ def test_names_that_climb_out_reach_nothing(tmp_path, name):
     inner = tmp_path / "inner"
     inner.mkdir()
     data = load_data(write(inner / name, {"../escape.png": png(1), "/etc/x.png": png(2), "ok.png": png(3)}), holdout=0)
-    assert len(data.images) == 3
+    assert len(data.training.images) == 3
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["inner", name])
 
 

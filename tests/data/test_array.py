@@ -21,9 +21,9 @@ NCHW = RANDOM.integers(0, 256, (6, 3, 9, 7), np.uint8)
 def test_layouts(tmp_path, stored, expected, dtype):
     np.save(tmp_path / "a.npy", stored.astype(dtype))
     data = load_data(tmp_path / "a.npy", holdout=0)
-    assert data.images[:].numpy().dtype == dtype
-    assert data.labels is None
-    assert np.array_equal(data.images[:].numpy(), expected)
+    assert data.training.images[:].numpy().dtype == dtype
+    assert data.training.labels is None
+    assert np.array_equal(data.training.images[:].numpy(), expected)
 
 
 @pytest.mark.parametrize(("images", "labels"), [("arr_0", "arr_1"), ("images", "labels"), ("x", "y")])
@@ -31,14 +31,14 @@ def test_npz_with_labels(tmp_path, images, labels):
     np.savez(tmp_path / "a.NPZ", **{images: NCHW, labels: np.array([7, 7, 3, 3, 9, 9])})
     (tmp_path / "a.NPZ.npz").rename(tmp_path / "a.NPZ")
     data = load_data(tmp_path / "a.NPZ", holdout=0)
-    assert data.images.shape == NCHW.shape
+    assert data.training.images.shape == NCHW.shape
     assert data.class_names == ("3", "7", "9")
-    assert data.labels.tolist() == [1, 1, 0, 0, 2, 2]
+    assert data.training.labels.tolist() == [1, 1, 0, 0, 2, 2]
 
 
 def test_big_endian_pixels(tmp_path):
     np.save(tmp_path / "a.npy", NCHW.astype(">u2"))
-    assert np.array_equal(load_data(tmp_path / "a.npy", holdout=0).images[:].numpy(), NCHW)
+    assert np.array_equal(load_data(tmp_path / "a.npy", holdout=0).training.images[:].numpy(), NCHW)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_images_that_are_not_finite_are_named(tmp_path, bad):
     with pytest.raises(SnowmeltError, match=r"1 of the 10 images .*image 7 \(holds NaN or infinity\)"):
         load_data(tmp_path / "a.npy")
     data = load_data(tmp_path / "a.npy", allow_unreadable=True, holdout=0)
-    assert np.array_equal(data.images[:][:, 0].numpy(), np.delete(images, 7, axis=0))
+    assert np.array_equal(data.training.images[:][:, 0].numpy(), np.delete(images, 7, axis=0))
     assert data.report.unreadable == (("image 7", "holds NaN or infinity"),)
 
 
@@ -133,13 +133,13 @@ def test_the_range_of_floats_is_measured(tmp_path, low, high, expected):
     data = load_data(tmp_path / "a.npy", holdout=0)
     assert data.value_range == ValueRange("float32", *expected)
     assert np.allclose(
-        to_source(to_network(data.images[:], data.value_range), data.value_range)[:, 0], images, rtol=1e-6
+        to_source(to_network(data.training.images[:], data.value_range), data.value_range)[:, 0], images, rtol=1e-6
     )
 
 
 def test_the_range_is_measured_with_the_images_that_are_held_out(tmp_path):
     images = RANDOM.integers(0, 100, (40, 9, 9)).astype(np.float32)
-    held = load_data(save(tmp_path, images)).holdout_images[0][0].numpy()
+    held = load_data(save(tmp_path, images)).holdout.images[0][0].numpy()
     assert (images == held).all((1, 2)).any()
     for row in range(40):  # whichever image holds the greatest value, held out or not
         changed = images.copy()
@@ -163,7 +163,9 @@ def test_the_bits_of_uint16_are_measured(tmp_path, most, high):
     images[1, 2, 3] = most
     data = load_data(save(tmp_path, images), holdout=0)
     assert data.value_range == ValueRange("uint16", 0, high)
-    assert np.array_equal(to_source(to_network(data.images[:], data.value_range), data.value_range)[:, 0], images)
+    assert np.array_equal(
+        to_source(to_network(data.training.images[:], data.value_range), data.value_range)[:, 0], images
+    )
 
 
 def test_uint8_means_0_to_255_whatever_is_there(tmp_path):
@@ -174,10 +176,10 @@ def test_uint8_means_0_to_255_whatever_is_there(tmp_path):
 def test_grey_becomes_rgb_and_rgb_becomes_grey(tmp_path, dtype):
     np.save(tmp_path / "a.npy", NCHW[:, :1].astype(dtype))
     data = load_data(tmp_path / "a.npy", channels=3, holdout=0)
-    assert np.array_equal(data.images[:].numpy(), NCHW[:, :1].repeat(3, 1))
+    assert np.array_equal(data.training.images[:].numpy(), NCHW[:, :1].repeat(3, 1))
     np.save(tmp_path / "a.npy", NCHW[:, :1].repeat(3, 1).astype(dtype))
     data = load_data(tmp_path / "a.npy", channels=1, holdout=0)
-    assert np.allclose(data.images[:].numpy(), NCHW[:, :1], atol=1e-4)
+    assert np.allclose(data.training.images[:].numpy(), NCHW[:, :1], atol=1e-4)
     with pytest.raises(SnowmeltError, match="3 channels cannot be made into 4"):
         load_data(tmp_path / "a.npy", channels=4)
 
@@ -187,7 +189,7 @@ def test_grey_becomes_rgb_and_rgb_becomes_grey(tmp_path, dtype):
 def test_arrays_are_resized_in_their_own_dtype(tmp_path, dtype, fit):
     ramp = np.tile(np.arange(24, dtype=np.float32) * 10, (6, 1, 48, 1)).astype(dtype)
     data = load_data(save(tmp_path, ramp), size=(12, 12), fit=fit, holdout=0)
-    images = data.images[:].numpy()
+    images = data.training.images[:].numpy()
     assert images.shape == (6, 1, 12, 12)
     assert images.dtype == dtype
     assert images.min() >= 0
@@ -203,14 +205,14 @@ def test_arrays_are_resized_in_their_own_dtype(tmp_path, dtype, fit):
 def test_padding_of_floats_is_black_not_zero(tmp_path):
     images = RANDOM.uniform(100, 200, (4, 1, 20, 10)).astype(np.float32)
     data = load_data(save(tmp_path, images), size=20, fit="pad", holdout=0)
-    assert np.allclose(data.images[:][:, 0, :, 0], images.min((1, 2, 3))[:, None])
+    assert np.allclose(data.training.images[:][:, 0, :, 0], images.min((1, 2, 3))[:, None])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_resized_integers_are_the_rounded_floats(tmp_path, dtype):
     images = RANDOM.integers(0, 200, (6, 1, 40, 40)).astype(dtype)
-    integers = load_data(save(tmp_path, images), size=30, holdout=0).images[:].numpy().astype(float)
-    floats = load_data(save(tmp_path, images.astype(np.float32)), size=30, holdout=0).images[:].numpy()
+    integers = load_data(save(tmp_path, images), size=30, holdout=0).training.images[:].numpy().astype(float)
+    floats = load_data(save(tmp_path, images.astype(np.float32)), size=30, holdout=0).training.images[:].numpy()
     assert abs(integers - floats).max() <= 0.5001
 
 
@@ -218,6 +220,6 @@ def test_resized_integers_are_the_rounded_floats(tmp_path, dtype):
 def test_a_sharp_edge_does_not_overshoot(tmp_path, dtype):
     images = np.zeros((6, 1, 40, 40), dtype)
     images[..., 17:] = 200
-    resized = load_data(save(tmp_path, images), size=30, holdout=0).images[:].numpy()
+    resized = load_data(save(tmp_path, images), size=30, holdout=0).training.images[:].numpy()
     assert resized.min() == 0
     assert resized.max() == 200

@@ -39,7 +39,7 @@ def test_digits_are_small_hold_no_pickle_and_name_their_authors():
 
 
 def test_labels_of_a_builtin_may_be_ignored_but_not_taken_from_names():
-    assert load_data("digits", labels="none").labels is None
+    assert load_data("digits", labels="none").training.labels is None
     with pytest.raises(SnowmeltError, match="needs picture files"):
         open_source("digits", "folder")
     with pytest.raises(SnowmeltError, match=r"labels 'fodler'.*\n.*folder"):
@@ -49,13 +49,13 @@ def test_labels_of_a_builtin_may_be_ignored_but_not_taken_from_names():
 @pytest.mark.skipif(not fashion_mnist.FOLDER.is_dir(), reason="Debian package dataset-fashion-mnist is not installed")
 def test_fashion_mnist_with_its_official_test_split():
     data = load_data("fashion-mnist")
-    assert data.images.shape == (60000, 1, 28, 28)
-    assert data.holdout_images.shape == (10000, 1, 28, 28)
-    assert data.labels.bincount().tolist() == [6000] * 10
-    assert data.holdout_labels.bincount().tolist() == [1000] * 10
+    assert data.training.images.shape == (60000, 1, 28, 28)
+    assert data.holdout.images.shape == (10000, 1, 28, 28)
+    assert data.training.labels.bincount().tolist() == [6000] * 10
+    assert data.holdout.labels.bincount().tolist() == [1000] * 10
     assert data.class_names[0] == "T-shirt/top"
     assert data.class_names[9] == "Ankle boot"
-    assert data.labels[:5].tolist() == [9, 0, 0, 3, 0]  # the published file begins so
+    assert data.training.labels[:5].tolist() == [9, 0, 0, 3, 0]  # the published file begins so
     assert any("official test split is held out: 10,000" in line for line in data.report.lines())
 
 
@@ -77,9 +77,9 @@ def small_fashion(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("small_fashion")
 def test_fashion_mnist_from_another_folder():
     data = load_data("fashion-mnist", size=(14, 20), channels=3)
-    assert data.images.shape == (40, 3, 14, 20)
-    assert data.holdout_images.shape == (10, 3, 14, 20)
-    assert len(load_data("fashion-mnist", holdout=0).holdout_images) == 0
+    assert data.training.images.shape == (40, 3, 14, 20)
+    assert data.holdout.images.shape == (10, 3, 14, 20)
+    assert len(load_data("fashion-mnist", holdout=0).holdout.images) == 0
 
 
 def test_missing_fashion_mnist_says_how_to_get_it(tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def headers(monkeypatch):
 
 
 def pixels_of(data):
-    return sorted(image.numpy().tobytes() for images in (data.images, data.holdout_images) for image in images)
+    return sorted(image.numpy().tobytes() for images in (data.training.images, data.holdout.images) for image in images)
 
 
 def test_the_second_start_reads_no_picture(folder, cache, decodings, headers):
@@ -62,8 +62,8 @@ def test_the_second_start_reads_no_picture(folder, cache, decodings, headers):
     assert (len(decodings), len(headers)) == (30, 30)
     second = load_data(folder, cache=cache)
     assert (len(decodings), len(headers)) == (30, 30)
-    assert second.images[:].equal(first.images[:])
-    assert second.holdout_images[:].equal(first.holdout_images[:])
+    assert second.training.images[:].equal(first.training.images[:])
+    assert second.holdout.images[:].equal(first.holdout.images[:])
     assert second.fingerprint == first.fingerprint
     assert second.report == first.report
 
@@ -75,8 +75,8 @@ def test_what_is_kept_is_what_is_decoded_without_a_cache(folder, cache, picture)
         without = load_data(folder, cache=Cache(folder.parent / "none", 0), **options)
         for _ in range(2):
             kept = load_data(folder, cache=cache, **options)
-            assert kept.images[:].equal(without.images[:])
-            assert kept.holdout_images[:].equal(without.holdout_images[:])
+            assert kept.training.images[:].equal(without.training.images[:])
+            assert kept.holdout.images[:].equal(without.holdout.images[:])
             assert (kept.fingerprint, kept.report) == (without.fingerprint, without.report)
 
 
@@ -111,7 +111,7 @@ def test_the_same_pictures_elsewhere_are_not_decoded_again(folder, cache, decodi
 
 def test_the_pictures_are_mapped_not_read(folder, cache):
     load_data(folder, cache=cache)
-    images = load_data(folder, cache=cache).images
+    images = load_data(folder, cache=cache).training.images
     entry = cache.entries()[0]
     with open("/proc/self/maps") as maps:  # noqa: PTH123
         assert str(entry.folder / "pixels.npy") in maps.read()
@@ -129,8 +129,8 @@ def test_deep_pictures_are_kept_in_their_own_type_with_their_range(tmp_path, cac
         Image.fromarray(plane.astype(dtype)).save(tmp_path / "data" / f"{number}.tif")
     first, second = (load_data(tmp_path / "data", cache=cache) for _ in range(2))
     assert first.value_range == second.value_range
-    assert second.value_range.high == (4095 if dtype == "uint16" else second.images[:].max().item())
-    assert str(second.images.dtype) == f"torch.{dtype}"
+    assert second.value_range.high == (4095 if dtype == "uint16" else second.training.images[:].max().item())
+    assert str(second.training.images.dtype) == f"torch.{dtype}"
 
 
 def test_broken_pictures_are_named_from_the_cache_too(folder, cache, decodings):
@@ -158,14 +158,14 @@ def test_a_damaged_entry_is_made_again(folder, cache, decodings, damage):
         (entry / "about.json").write_text("{")
     second = load_data(folder, cache=cache)
     assert len(decodings) == 60
-    assert second.images[:].equal(first.images[:])
+    assert second.training.images[:].equal(first.training.images[:])
     load_data(folder, cache=cache)
     assert len(decodings) == 60
 
 
 def test_what_is_over_the_limit_is_not_kept(folder, tmp_path):
     cache = Cache(tmp_path / "cache", 30 * 20 * 20 * 3 - 1)
-    assert load_data(folder, cache=cache).images.resident
+    assert load_data(folder, cache=cache).training.images.resident
     assert cache.entries() == []
 
 
@@ -183,10 +183,10 @@ def test_what_was_not_used_for_longest_makes_room(folder, tmp_path):
 
 def test_images_outlive_their_entry(folder, cache):
     data = load_data(folder, cache=cache)
-    before = data.images[:].clone()
+    before = data.training.images[:].clone()
     assert len(cache.prune(0)) == 1
     assert cache.entries() == []
-    assert data.images[:].equal(before)
+    assert data.training.images[:].equal(before)
 
 
 def test_half_made_entries_are_swept_when_they_are_old(cache):
@@ -202,7 +202,7 @@ def test_a_disk_too_small_costs_only_the_cache(folder, small_disk):
     disk = small_disk(16)  # kB, of which the pictures take 36
     data = load_data(folder, cache=Cache(disk / "cache", LARGE))
     without = load_data(folder, cache=Cache(disk / "cache", 0))
-    assert data.images[:].equal(without.images[:])
+    assert data.training.images[:].equal(without.training.images[:])
     assert any("No space left" in line and "decoded again at the next start" in line for line in data.report.lines())
     assert not list((disk / "cache" / "pixels").glob("*"))
 
@@ -210,7 +210,7 @@ def test_a_disk_too_small_costs_only_the_cache(folder, small_disk):
 def test_a_cache_that_cannot_be_made_costs_only_the_cache(folder, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     data = load_data(folder, cache=Cache(tmp_path / "file" / "cache", LARGE))
-    assert len(data.images) + len(data.holdout_images) == 30
+    assert len(data.training.images) + len(data.holdout.images) == 30
     assert any(line.startswith("The cache cannot be used (") for line in data.report.lines())
 
 

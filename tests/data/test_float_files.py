@@ -24,12 +24,12 @@ def heights(tmp_path):
 def test_values_are_kept_to_the_bit(heights):
     folder, planes = heights
     data = load_data(folder, holdout=0)
-    assert data.images[:].numpy().dtype == np.float32
-    assert np.array_equal(data.images[:].numpy()[:, 0], planes)
+    assert data.training.images[:].numpy().dtype == np.float32
+    assert np.array_equal(data.training.images[:].numpy()[:, 0], planes)
     assert (data.value_range.dtype, data.value_range.low, data.value_range.high) == ("float32", -12.5, 300)
     assert data.report.modes == {"32-bit float grey": 40}
-    back = to_source(to_network(data.images[:], data.value_range), data.value_range)
-    np.testing.assert_allclose(back.numpy(), data.images[:].numpy(), atol=1e-4)
+    back = to_source(to_network(data.training.images[:], data.value_range), data.value_range)
+    np.testing.assert_allclose(back.numpy(), data.training.images[:].numpy(), atol=1e-4)
 
 
 def test_a_model_of_them_makes_floats_of_their_range(heights, minimal, tmp_path):

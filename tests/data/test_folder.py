@@ -12,7 +12,7 @@ def test_files_are_found_recursively_in_any_case_and_sorted_by_path(tmp_path, pi
         picture(tmp_path / name)
     names = open_source(tmp_path).items.names
     assert names == ("a.Jpeg", "b/1.JPG", "b/2.PNG", "c/d/e.webp", "w.TIFF", "x.tif", "y.GIF", "z.bmp")
-    assert len(load_data(tmp_path, holdout=0).images) == 8
+    assert len(load_data(tmp_path, holdout=0).training.images) == 8
 
 
 def test_hidden_files_and_macos_leftovers_are_passed_over(tmp_path, picture):
@@ -44,8 +44,8 @@ def test_other_files_are_reported(tmp_path, picture):
 def test_one_image_is_enough_and_is_not_held_out(tmp_path, picture):
     picture(tmp_path / "a.png", size=(24, 24))
     data = load_data(tmp_path)
-    assert data.images.shape == (1, 3, 24, 24)
-    assert data.holdout_images.shape == (0, 3, 24, 24)
+    assert data.training.images.shape == (1, 3, 24, 24)
+    assert data.holdout.images.shape == (0, 3, 24, 24)
     assert any("No images are held out" in line for line in data.report.lines())
 
 
@@ -71,30 +71,30 @@ def test_class_folders_become_classes(tmp_path, picture):
         picture(tmp_path / name)
     data = load_data(tmp_path, holdout=0)
     assert data.class_names == ("ant", "cat", "dog")
-    assert data.labels.tolist() == [0, 1, 1, 2, 2]
+    assert data.training.labels.tolist() == [0, 1, 1, 2, 2]
     assert "3 classes: ant 1, cat 2, dog 2; --labels none ignores them" in data.report.lines()
-    assert load_data(tmp_path, labels="none").labels is None
+    assert load_data(tmp_path, labels="none").training.labels is None
 
 
 def test_equal_file_names_in_different_classes_stay_apart(tmp_path, picture):
     for number, name in enumerate(("cat", "dog")):
         picture(tmp_path / name / "1.png", "L", seed=number)
     data = load_data(tmp_path, holdout=0)
-    assert data.labels.tolist() == [0, 1]
-    assert not data.images[0].equal(data.images[1])
+    assert data.training.labels.tolist() == [0, 1]
+    assert not data.training.images[0].equal(data.training.images[1])
 
 
 @pytest.mark.parametrize("names", [("a.png", "cat/1.png", "dog/1.png"), ("cat/1.png", "cat/2.png")])
 def test_a_loose_file_or_a_single_folder_makes_no_classes(tmp_path, picture, names):
     for name in names:
         picture(tmp_path / name)
-    assert load_data(tmp_path).labels is None
+    assert load_data(tmp_path).training.labels is None
 
 
 def test_folders_named_as_splits_are_no_classes_and_that_is_said(tmp_path, picture):
     for name in ("train/1.png", "Test/1.png"):
         picture(tmp_path / name)
     data = load_data(tmp_path)
-    assert data.labels is None
+    assert data.training.labels is None
     assert any("Test, train look like splits" in line for line in data.report.lines())
     assert load_data(tmp_path, labels="folder").class_names == ("Test", "train")

@@ -23,13 +23,13 @@ def live(tmp_path, picture, little_memory):
 
 def test_they_are_the_same_as_kept_ones(live, tmp_path):
     kept = load_data(tmp_path / "data", cache=Cache(tmp_path / "cache", 10**9), holdout=0)
-    images = live(holdout=0).images
+    images = live(holdout=0).training.images
     assert not images.resident
     rows = torch.tensor([3, 39, 3, 0])
-    assert images[rows].equal(kept.images[rows])
-    assert images[7].equal(kept.images[7])
-    assert images[5:9].equal(kept.images[5:9])
-    assert images.shape == kept.images.shape
+    assert images[rows].equal(kept.training.images[rows])
+    assert images[7].equal(kept.training.images[7])
+    assert images[5:9].equal(kept.training.images[5:9])
+    assert images.shape == kept.training.images.shape
     with pytest.raises(IndexError):
         images[40]
 
@@ -38,17 +38,17 @@ def test_equal_files_do_not_straddle_the_split(live, tmp_path):
     for number in range(40):
         (tmp_path / "data" / f"copy{number:02}.png").write_bytes((tmp_path / "data" / f"{number:02}.png").read_bytes())
     data = live(holdout=0.25)
-    held = {image.numpy().tobytes() for image in data.holdout_images}
-    assert len(data.holdout_images) == 20
+    held = {image.numpy().tobytes() for image in data.holdout.images}
+    assert len(data.holdout.images) == 20
     assert len(held) == 10
-    assert not held & {image.numpy().tobytes() for image in data.images}
+    assert not held & {image.numpy().tobytes() for image in data.training.images}
 
 
 def test_in_place_of_an_unreadable_picture_comes_the_next(live, tmp_path):
     whole = live(holdout=0)
-    expected = whole.images[torch.tensor([0, 8, 8, 9])]
-    last_expected = whole.images[0]
-    images = live(holdout=0).images
+    expected = whole.training.images[torch.tensor([0, 8, 8, 9])]
+    last_expected = whole.training.images[0]
+    images = live(holdout=0).training.images
     broken = tmp_path / "data" / "07.png"
     broken.write_bytes(broken.read_bytes()[:300])
     assert images[torch.tensor([0, 7, 8, 9])].equal(expected)
@@ -63,13 +63,13 @@ def test_too_many_unreadable_pictures_are_an_error(live, tmp_path):
     for number in range(5):
         place = tmp_path / "data" / f"{number:02}.png"
         place.write_bytes(place.read_bytes()[:300])
-    with pytest.raises(SnowmeltError, match=r"3 of 40 images cannot be read; the first is 0.*\n.*--allow-unreadable"):
-        data.images[0:5]
-    assert len(allowed.images[0:5]) == 5
+    with pytest.raises(SnowmeltError, match=r"5 of 40 images cannot be read; the first is 0.*\n.*--allow-unreadable"):
+        data.training.images[0:5]
+    assert len(allowed.training.images[0:5]) == 5
     for place in (tmp_path / "data").iterdir():
         place.unlink()
     with pytest.raises(SnowmeltError, match="None of the images"):
-        allowed.images[0]
+        allowed.training.images[0]
 
 
 def test_a_run_on_them_is_the_same_run(live, tmp_path, minimal, monkeypatch):

@@ -16,11 +16,11 @@ def test_every_image_keeps_its_label_through_the_split():
     labels_of = {}
     for pixels, label in zip(source.items.pixels, source.labels, strict=True):
         labels_of.setdefault(pixels.tobytes(), set()).add(int(label))
-    for images, labels in ((data.images, data.labels), (data.holdout_images, data.holdout_labels)):
+    for images, labels in ((data.training.images, data.training.labels), (data.holdout.images, data.holdout.labels)):
         assert labels.dtype == torch.int64
         for image, label in zip(images[:].numpy(), labels.tolist(), strict=True):
             assert label in labels_of[image.tobytes()]
-    assert len(data.images) + len(data.holdout_images) == 1797
+    assert len(data.training.images) + len(data.holdout.images) == 1797
 
 
 def test_the_same_data_has_the_same_fingerprint_and_other_data_another(tmp_path):
@@ -82,11 +82,11 @@ def test_data_that_does_not_fit_is_decoded_as_it_is_used(monkeypatch):
     monkeypatch.setattr("snowmelt.data.memory.available_memory", lambda: 1797 * 256 / 0.6 - 1)
     live = load_data("digits", size=16, holdout=0)
     monkeypatch.undo()
-    assert not live.images.resident
-    assert live.images[5:40].equal(whole.images[5:40])
+    assert not live.training.images.resident
+    assert live.training.images[5:40].equal(whole.training.images[5:40])
     assert any("decoded each time they are used" in line for line in live.report.lines())
     monkeypatch.setattr("snowmelt.data.memory.available_memory", lambda: 1797 * 256 / 0.6 + 1)
-    assert load_data("digits", size=16, holdout=0).images.resident
+    assert load_data("digits", size=16, holdout=0).training.images.resident
 
 
 def test_a_check_needs_no_memory_for_the_data(monkeypatch):

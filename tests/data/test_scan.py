@@ -33,15 +33,15 @@ def write(folder, picture, **counts):
 def test_channels_and_depth_are_decided_by_mode(tmp_path, picture, counts, channels, dtype):
     write(tmp_path, picture, **counts)
     data = load_data(tmp_path, holdout=0)
-    assert data.images.shape == (sum(counts.values()), channels, 16, 16)
-    assert str(data.images.dtype) == f"torch.{dtype}"
+    assert data.training.images.shape == (sum(counts.values()), channels, 16, 16)
+    assert str(data.training.images.dtype) == f"torch.{dtype}"
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_channels_as_asked(tmp_path, picture, channels):
     write(tmp_path, picture, L=1, LA=1, RGB=1, RGBA=1, P=1, CMYK=1, I_16=1)
     data = load_data(tmp_path, channels=channels, holdout=0)
-    assert data.images.shape == (7, channels, 16, 16)
+    assert data.training.images.shape == (7, channels, 16, 16)
     assert data.report.lines()[0].endswith("as asked")
 
 
@@ -61,13 +61,13 @@ def test_channels_as_asked(tmp_path, picture, channels):
 def test_the_size_is_proposed_from_the_data(tmp_path, picture, sizes, expected):
     for number, size in enumerate(sizes):
         picture(tmp_path / f"{number}.png", "L", size)
-    assert load_data(tmp_path, holdout=0).images.shape[2:] == expected
+    assert load_data(tmp_path, holdout=0).training.images.shape[2:] == expected
 
 
 def test_a_size_is_proposed_for_arrays_too(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((6, 200, 100), np.uint8))
-    assert load_data(tmp_path / "a.npy").images.shape[2:] == (64, 64)
-    assert load_data(tmp_path / "a.npy", size=(200, 100)).images.shape[2:] == (200, 100)
+    assert load_data(tmp_path / "a.npy").training.images.shape[2:] == (64, 64)
+    assert load_data(tmp_path / "a.npy", size=(200, 100)).training.images.shape[2:] == (200, 100)
 
 
 @pytest.mark.parametrize("size", [0, -3, (0, 5), (5, 4097), 10**9])

@@ -48,9 +48,9 @@ def test_images_that_become_equal_when_resized_count_as_equal(tmp_path, picture)
     for number in range(30):
         picture(tmp_path / f"{number}.png", "L", (8, 8), seed=number % 3)
     data = load_data(tmp_path, holdout=0.4)
-    train = {image.numpy().tobytes() for image in data.images}
-    held = {image.numpy().tobytes() for image in data.holdout_images}
-    assert len(data.holdout_images) == 10
+    train = {image.numpy().tobytes() for image in data.training.images}
+    held = {image.numpy().tobytes() for image in data.holdout.images}
+    assert len(data.holdout.images) == 10
     assert not train & held
 
 

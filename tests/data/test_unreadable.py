@@ -46,7 +46,7 @@ def only(report):
 def test_a_truncated_file_is_left_out_and_named(folder, picture, suffix):
     truncated(folder / f"bad.{suffix}", picture)
     data = load_data(folder, holdout=0)
-    assert len(data.images) == 40
+    assert len(data.training.images) == 40
     name, reason = only(data.report)
     assert name == f"bad.{suffix}"
     assert reason
@@ -103,11 +103,11 @@ def test_a_broken_link_is_named(folder):
 def test_more_than_five_percent_is_an_error_unless_allowed(folder):
     for number in range(2):
         (folder / f"bad{number}.png").write_bytes(b"x")
-    assert len(load_data(folder, holdout=0).images) == 40
+    assert len(load_data(folder, holdout=0).training.images) == 40
     (folder / "bad2.png").write_bytes(b"x")
     with pytest.raises(SnowmeltError, match=r"3 of the 43 images .*bad0\.png .*\n.*5%.*--allow-unreadable"):
         load_data(folder)
-    assert len(load_data(folder, allow_unreadable=True, holdout=0).images) == 40
+    assert len(load_data(folder, allow_unreadable=True, holdout=0).training.images) == 40
     assert len(inspect(folder).report.unreadable) == 3
 
 
@@ -136,8 +136,8 @@ def test_labels_stay_with_their_images_when_others_are_left_out(tmp_path, pictur
     (tmp_path / "b" / "5.png").write_bytes(b"x")
     part = load_data(tmp_path, holdout=0, allow_unreadable=True)
     kept = [0, 2, 3, 4]  # of a/0, a/2, a/4, b/1, b/3, b/5
-    assert part.images[:].equal(whole.images[torch.as_tensor(kept)])
-    assert part.labels.tolist() == whole.labels[kept].tolist() == [0, 0, 1, 1]
+    assert part.training.images[:].equal(whole.training.images[torch.as_tensor(kept)])
+    assert part.training.labels.tolist() == whole.training.labels[kept].tolist() == [0, 0, 1, 1]
     assert part.report.classes == {"a": 2, "b": 2}
 
 

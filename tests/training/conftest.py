@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from snowmelt.data.pipeline import Data, load_data
+from snowmelt.data.data_set import Data
+from snowmelt.data.pipeline import load_data
 from snowmelt.model.bundle import ImageSpec
 from snowmelt.process.schedule import Schedule
 from snowmelt.training.batches import Batches
@@ -37,7 +38,7 @@ class Setup:
         return Batches(self.config, self.data, schedule, CPU, world or World())
 
     def learner(self) -> Learner:
-        images, names = self.data.images, self.data.class_names
+        images, names = self.data.training.images, self.data.class_names
         return Learner(self.config, ImageSpec(*images.shape[1:], self.data.value_range, names), CPU, World())
 
 

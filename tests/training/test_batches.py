@@ -57,7 +57,7 @@ def test_steps_and_seeds_differ_in_everything(trainable, setup):
 
 def test_every_image_is_seen_once_an_epoch(setup):
     trainable = setup(batch=4, flip=False)
-    count = len(trainable.data.images)
+    count = len(trainable.data.training.images)
     assert count % 4 == 0
     seen = torch.cat([trainable.batches().draw(step).x_0 for step in range(count // 4)])
     assert len(seen.unique(dim=0)) == count

@@ -70,9 +70,11 @@ def demo(
     shutil.copyfile(run / "samples" / "grid.png", run / "grid.png")
 
     data = load_data("digits")
-    training = to_network(data.images[:], data.value_range)
-    drawn = judge(torch.cat(samples).clamp(-1, 1), torch.tensor(labels), training, data.labels)
-    real = judge(to_network(data.holdout_images[:], data.value_range), data.holdout_labels, training, data.labels)
+    training = to_network(data.training.images[:], data.value_range)
+    drawn = judge(torch.cat(samples).clamp(-1, 1), torch.tensor(labels), training, data.training.labels)
+    real = judge(
+        to_network(data.holdout.images[:], data.value_range), data.holdout.labels, training, data.training.labels
+    )
     findings = [
         (
             "Recognised",

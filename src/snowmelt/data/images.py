@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.decode import silence_pillow
-from snowmelt.data.items import Items, Pixels, Target, UnreadableError
+from snowmelt.data.items import Items, Target, UnreadableError
 from snowmelt.data.threads import for_each
 from snowmelt.image.codec import DTYPES
 
@@ -33,19 +33,26 @@ class Images(ABC):
         self.broken = {}
 
     @abstractmethod
-    def _take(self, rows: Tensor) -> Tensor:
-        """Pictures by the source's numbers [b], as [b, C, H, W]."""
+    def attempt(self, places: Tensor) -> tuple[Tensor, list[int]]:
+        """Pictures by their places [b] among these, as [b, C, H, W]; and which of the b could not be read."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: int | slice | Tensor) -> Tensor:
-        """One picture [C, H, W], or those of a slice or of int64 numbers [b], as a tensor of their own."""
+        """One picture [C, H, W], or those of a slice or of places [b], as a tensor of their own.
+
+        In place of one that turns out to be unreadable stands the next.
+        """
         if isinstance(key, int):
             if not -len(self) <= key < len(self):
                 raise IndexError(key)
-            return self._take(self.rows[[key]])[0]
-        return self._take(self.rows[key])
+            return self[torch.tensor([key % len(self)])][0]
+        places = torch.arange(len(self))[key]
+        taken, failed = self.attempt(places)
+        if failed:
+            taken[failed] = self[(places[failed] + 1) % len(self)]
+        return taken
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -67,15 +74,15 @@ class Stored(Images):
         super().__init__((pixels.shape[1], pixels.shape[2], pixels.shape[3]), pixels.dtype, rows)
         self._pixels = pixels
 
-    def _take(self, rows: Tensor) -> Tensor:
-        return self._pixels[rows]
+    def attempt(self, places: Tensor) -> tuple[Tensor, list[int]]:
+        """See Images.attempt; all can be read."""
+        return self._pixels[self.rows[places]], []
 
 
 class Live(Images):
     """Pictures that are decoded each time: more of them than memory and disk may hold.
 
-    In place of one that turns out to be unreadable the next one is taken; more than 5 % of such are an error, unless
-    they are allowed.
+    More than 5 % that turn out to be unreadable are an error, unless they are allowed.
     """
 
     resident = False
@@ -85,29 +92,26 @@ class Live(Images):
         self._items, self._target, self._allow = items, target, allow_unreadable
         silence_pillow()
 
-    def _take(self, rows: Tensor) -> Tensor:
-        taken = np.empty((len(rows), *self._shape), self._target.dtype)
-        numbers = rows.tolist()
+    def attempt(self, places: Tensor) -> tuple[Tensor, list[int]]:
+        """See Images.attempt."""
+        taken = np.zeros((len(places), *self._shape), self._target.dtype)
+        numbers = self.rows[places].tolist()
+        failed = []
 
         def read(place: int) -> None:
-            taken[place] = self._readable(numbers[place])
+            try:
+                taken[place] = self._items.read(numbers[place], self._target)
+            except UnreadableError as error:
+                self.broken[self._items.name(numbers[place])] = str(error)
+                failed.append(place)
 
         for_each(read, len(numbers), lambda _: None, chunk=1)
-        return torch.from_numpy(taken)
-
-    def _readable(self, number: int) -> Pixels:
-        """The picture, or the first after it that can be read."""
-        start = int(torch.searchsorted(self.rows, number))
-        for place in range(start, start + len(self)):
-            index = int(self.rows[place % len(self)])
-            try:
-                return self._items.read(index, self._target)
-            except UnreadableError as error:
-                self.broken[self._items.name(index)] = str(error)
-                self._refuse_many()
-        raise SnowmeltError("None of the images can be read any more.", "Is the disk or the network still there?")
+        self._refuse_many()
+        return torch.from_numpy(taken), failed
 
     def _refuse_many(self) -> None:
+        if len(self.broken) == len(self):
+            raise SnowmeltError("None of the images can be read any more.", "Is the disk or the network still there?")
         if len(self.broken) > TOLERATED * len(self) and not self._allow:
             name, reason = next(iter(self.broken.items()))
             raise SnowmeltError(

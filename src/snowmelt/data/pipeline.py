@@ -9,42 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.cache import Cache, open_cache
+from snowmelt.data.data_set import Data, Split
 from snowmelt.data.decode import pillow_silenced
 from snowmelt.data.decoded import Decoded, decoded
 from snowmelt.data.images import Images, Live, Stored
 from snowmelt.data.items import Progress, Source, Target
-from snowmelt.data.report import ScanReport
 from snowmelt.data.scan import Size, refuse_broken, survey
 from snowmelt.data.sources import open_source
 from snowmelt.data.split import Rows, split_rows
+from snowmelt.data.told import Known, what_is_known
 from snowmelt.data.values import measure_range
-from snowmelt.image.codec import ValueRange
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """A data set in the dtype of its source; `snowmelt.image.codec.to_network` makes [-1, 1] of it.
-
-    images          [N, C, H, W] uint8, uint16 or float32: what is trained on
-    labels          [N] int64, indices into class_names, or None
-    value_range     what the stored values mean
-    holdout_images  [M, C, H, W]: never trained on; M may be 0
-    fingerprint     of the training images and labels: a resumed run checks that they are the same
-    """
-
-    name: str
-    images: Images
-    labels: Tensor | None
-    class_names: tuple[str, ...] | None
-    value_range: ValueRange
-    holdout_images: Images
-    holdout_labels: Tensor | None
-    report: ScanReport
-    fingerprint: str
+from snowmelt.model.condition_spec import PairSpec
 
 
 def load_data(
@@ -57,6 +35,8 @@ def load_data(
     linear_light: bool = False,
     holdout: float = 0.05,
     allow_unreadable: bool = False,
+    cond_values: str | None = None,
+    cond_image: str | None = None,
     progress: Progress | None = None,
     cache: Cache | None = None,
 ) -> Data:
@@ -70,6 +50,8 @@ def load_data(
     linear_light  resize as light adds up, not as sRGB stores it
     holdout       share of the images kept from training; an official test split is used instead of it; 0 keeps none
     allow_unreadable  go on where more than 5 % cannot be read
+    cond_values   a table of numbers that are known of every picture: FILE.csv or FILE.jsonl
+    cond_image    a folder with the picture that each is to be made from
     progress      called with (done, total) in this thread; what it raises stops the work
     cache         where decoded pictures are kept; by default the user's
     Raises SnowmeltError where the data cannot be found or read.
@@ -77,47 +59,80 @@ def load_data(
     if not 0 <= holdout < 1:
         raise SnowmeltError(f"--holdout {holdout} is out of range.", "Expected a share: at least 0, less than 1.")
     source = open_source(name_or_path, labels)
-    test = source.test if holdout > 0 else None
+    known = what_is_known(source, cond_values, cond_image)
+    test = source.test if holdout > 0 and known.applies_to_test else None
     cache = open_cache() if cache is None else cache
-    passes = sum(len(each) * (2 if each.items.encoded else 1) for each in (source, test) if each is not None)
-    done = meter(progress, len(source) + passes)
+    parts = [part for part in (source, test, known.paired) if part is not None]
+    done = meter(progress, sum(len(part) * (2 if part.items.encoded else 1) for part in parts) + len(source))
     with pillow_silenced():
         seen = survey(source, size, channels, fit, done, cache, linear_light)
         refuse_broken(source, seen.broken, allow_unreadable)
         found = _pixels(source, seen.target, seen.broken, cache, done)
-        refuse_broken(source, found.broken, allow_unreadable)
         tested = None if test is None else _pixels(test, seen.target, {}, cache, done)
+        pairs = None if known.paired is None else _decoded_pairs(known.paired, seen.target, cache, done)
+    broken = {**found.broken}
+    if pairs is not None:
+        broken |= {index: f"its pair: {why}" for index, why in pairs.decoded.broken.items()}
+    refuse_broken(source, broken, allow_unreadable)
     value_range, remarks = source.value_range, source.notes
     if value_range is None:
         value_range, remark = measure_range(seen.target.dtype, found.low, found.high, source.name)
         remarks += remark
-    rows = _readable(found)
-    held_source, held = source, rows[:0]
+    rows = np.setdiff1d(np.arange(len(source)), list(broken))
+    conditions = known.described(rows, None if pairs is None else pairs.spec)
+
+    def split(of: Source, what: Decoded, rows: Rows) -> Split:
+        def images(of: Source, what: Decoded, target: Target) -> Images:
+            chosen = torch.from_numpy(rows)
+            if what.pixels is None:
+                return Live(of.items, target, chosen, allow_unreadable)
+            return Stored(torch.from_numpy(what.pixels), chosen)
+
+        return Split(
+            images=images(of, what, seen.target),
+            labels=None if of.labels is None else torch.from_numpy(of.labels[rows]),
+            values=None if known.values is None else torch.from_numpy(known.values[rows]),
+            pairs=None if pairs is None else images(pairs.source, pairs.decoded, pairs.target),
+        )
+
     if test is not None and tested is not None:
-        held_source, held = test, _readable(tested)
-        note = f"The official test split is held out: {len(held):,} images"
+        held_out = split(test, tested, np.setdiff1d(np.arange(len(test)), list(tested.broken)))
+        note = f"The official test split is held out: {len(held_out.images):,} images"
     else:
         count = len(rows)
         rows, held = split_rows(found.digests, rows, holdout)
+        held_out = split(source, found, held)
         note = _holdout_note(len(held), count, holdout)
-
-    def images(of: Source, what: Decoded, rows: Rows) -> Images:
-        if what.pixels is None:
-            return Live(of.items, seen.target, torch.from_numpy(rows), allow_unreadable)
-        return Stored(torch.from_numpy(what.pixels), torch.from_numpy(rows))
-
-    kept = () if found.note is None else (found.note,)
+    notes = [*remarks, *conditions.sentences(), *([] if found.note is None else [found.note]), note]
     return Data(
         name=source.name,
-        images=images(source, found, rows),
-        labels=_labels(source, rows),
+        training=split(source, found, rows),
+        holdout=held_out,
         class_names=source.class_names,
         value_range=value_range,
-        holdout_images=images(held_source, tested or found, held),
-        holdout_labels=_labels(held_source, held),
-        report=replace(seen.report(found.broken), notes=(*remarks, *kept, note)),
-        fingerprint=_fingerprint(seen.target, found, rows, source),
+        conditions=conditions,
+        report=replace(seen.report(broken), notes=tuple(notes)),
+        fingerprint=_fingerprint(seen.target, found, rows, source, known, pairs),
     )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The pictures that others are made from, decoded to their size."""
+
+    source: Source
+    target: Target
+    decoded: Decoded
+    spec: PairSpec
+
+
+def _decoded_pairs(paired: Source, target: Target, cache: Cache, done: Callable[[int], None]) -> _Pairs:
+    """As many channels and bits as the pairs have, the size and the fit of `target`."""
+    size = (target.height, target.width)
+    own = survey(paired, size, None, target.fit, lambda _: None, cache, target.linear_light).target
+    found = _pixels(paired, own, {}, cache, done)
+    value_range, _ = measure_range(own.dtype, found.low, found.high, paired.name)
+    return _Pairs(paired, own, found, PairSpec(own.channels, value_range))
 
 
 def meter(progress: Progress | None, total: int) -> Callable[[int], None]:
@@ -143,14 +158,6 @@ def _pixels(
     return decoded(source.items, target, broken, source.name, cache, done, hashed)
 
 
-def _readable(found: Decoded) -> Rows:
-    return np.setdiff1d(np.arange(len(found.digests)), list(found.broken))
-
-
-def _labels(source: Source, rows: Rows) -> Tensor | None:
-    return None if source.labels is None else torch.from_numpy(source.labels[rows])
-
-
 def _holdout_note(held: int, count: int, holdout: float) -> str:
     if held:
         return f"{held:,} of {count:,} images are held out to judge by (--holdout 0 trains on all)"
@@ -159,10 +166,15 @@ def _holdout_note(held: int, count: int, holdout: float) -> str:
     return f"No images are held out: {holdout:.0%} of {count:,} is less than the smallest group of equal images"
 
 
-def _fingerprint(target: Target, found: Decoded, rows: Rows, source: Source) -> str:
-    """BLAKE2b of the target, and of the digests and labels of the training images."""
+def _fingerprint(target: Target, found: Decoded, rows: Rows, source: Source, known: Known, pairs: _Pairs | None) -> str:
+    """BLAKE2b of the target, of the digests of the training images, and of what is known of them."""
     digest = hashlib.blake2b(repr(target).encode(), digest_size=32)
     digest.update(found.digests[rows].data.cast("B"))
     if source.labels is not None:
         digest.update(source.labels[rows].data.cast("B"))
+    if known.values is not None:
+        digest.update(known.values[rows].data.cast("B"))
+    if pairs is not None:
+        digest.update(repr(pairs.target).encode())
+        digest.update(pairs.decoded.digests[rows].data.cast("B"))
     return digest.hexdigest()

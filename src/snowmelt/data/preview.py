@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from snowmelt.data.pipeline import Data
+from snowmelt.data.data_set import Data
 from snowmelt.image.codec import UINT8, to_network, to_source
 from snowmelt.image.grid import image_grid, labelled_grid
 from snowmelt.image.png import save_png
@@ -23,11 +23,11 @@ def data_preview(data: Data, path: Path) -> None:
     With labels a row holds images of one class behind its name; of more than 16 classes, 16 are shown. Pictures are
     cropped, resized and scaled by the value range, as the network sees them.
     """
-    if data.labels is None or data.class_names is None:
-        chosen = _spaced(np.arange(len(data.images)), SHOWN)
+    if data.training.labels is None or data.class_names is None:
+        chosen = _spaced(np.arange(len(data.training.images)), SHOWN)
         save_png(path, image_grid(_shown(data, chosen)))
         return
-    labels = data.labels.numpy()
+    labels = data.training.labels.numpy()
     classes = _spaced(np.unique(labels), ROWS)
     columns = max(1, SHOWN // len(classes))
     rows = []
@@ -41,7 +41,7 @@ def data_preview(data: Data, path: Path) -> None:
 
 def _shown(data: Data, rows: NDArray[np.int64]) -> torch.Tensor:
     """The given training images as uint8."""
-    return to_source(to_network(data.images[torch.from_numpy(rows)], data.value_range), UINT8)
+    return to_source(to_network(data.training.images[torch.from_numpy(rows)], data.value_range), UINT8)
 
 
 def _spaced(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.base.files import quoted, read_json, write_json
 from snowmelt.image.codec import ValueRange
+from snowmelt.model.condition_spec import NOTHING_ELSE, ConditionSpec
 from snowmelt.model.denoiser import NetworkDenoiser
 from snowmelt.model.networks import build, config_from_dict, config_to_dict, prepare
 from snowmelt.model.networks.config import NetworkConfig
@@ -34,13 +35,14 @@ _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What the model's images are: how many channels and pixels, what stored values mean, the classes' names."""
+    """What the model's images are: how many channels and pixels, what stored values mean, what is known of them."""
 
     channels: int
     height: int
     width: int
     value_range: ValueRange
     class_names: tuple[str, ...] | None = None
+    conditions: ConditionSpec = NOTHING_ELSE
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or math.prod(self.shape) > MAX_NUMBERS:
@@ -73,6 +75,7 @@ class ImageSpec:
             "width": self.width,
             "value_range": self.value_range.to_json(),
             "class_names": names,
+            "conditions": self.conditions.to_config(),
         }
 
     @staticmethod
@@ -85,6 +88,8 @@ class ImageSpec:
             int(config["width"]),
             ValueRange.from_json(config["value_range"]),
             None if names is None else tuple(map(str, names)),
+            # Models of before there were any do not say so.
+            ConditionSpec.from_config(config["conditions"]) if "conditions" in config else NOTHING_ELSE,
         )
 
 
@@ -224,10 +229,13 @@ def find_model(path: Path) -> Path:
 
 def _require_consistent(network: NetworkConfig, images: ImageSpec, file: Path) -> None:
     classes = 0 if images.class_names is None else len(images.class_names)
-    if (network.in_channels, network.num_classes) != (images.channels, classes):
+    conditions = images.conditions
+    of_network = (network.in_channels, network.num_classes, network.value_dim, network.image_channels)
+    of_images = (images.channels, classes, len(conditions.columns), conditions.pair_channels)
+    if of_network != of_images:
+        names = "channels, classes, values, channels of the paired image"
         raise SnowmeltError(
-            f"{file} contradicts itself: its network is for {network.in_channels} channels and {network.num_classes} "
-            f"classes, its images have {images.channels} and {classes}.",
+            f"{file} contradicts itself: its network is for {of_network} {names}; its images have {of_images}.",
             "Copy the folder again from where it came.",
         )
 

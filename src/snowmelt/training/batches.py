@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from snowmelt.data.data_set import Data
 from snowmelt.data.images import Images
 from snowmelt.data.order import flips, indices
-from snowmelt.data.pipeline import Data
 from snowmelt.image.codec import to_network
 from snowmelt.model.condition import Condition
 from snowmelt.process.schedule import Schedule
@@ -62,29 +62,30 @@ class Batches:
     def __init__(self, config: TrainConfig, data: Data, schedule: Schedule, device: torch.device, world: World) -> None:
         self._config, self._data, self._schedule = config, data, schedule
         self._device, self._world = device, world
-        self._labels = data.labels
-        self._images = _on_device(data.images, device) if _fits(data.images, device) else data.images
-        self._pixels = self._taken if data.images.resident else Ahead(self._taken, STEPS_AHEAD)
+        images = data.training.images
+        self._on_device = _copied(images, device) if _fits(images, device) else None
+        self._pictures = self._taken if data.training.resident else Ahead(self._taken, STEPS_AHEAD)
         self.waited = 0.0
 
     def draw(self, step: int) -> Batch:
         """This process's share of the batch of step `step` (0 is the first)."""
         config, count, mine = self._config, self._config.batch, self._mine
-        rows = self._rows(step)
         began = time.perf_counter()
-        pixels = self._pixels(step)
+        pixels, cond = self._pictures(step)
         self.waited += time.perf_counter() - began
         x_0 = to_network(pixels.to(self._device), self._data.value_range)
         if config.flip:
             mirrored = torch.from_numpy(flips(config.seed, step * count, count)[mine]).to(self._device)
-            x_0 = torch.where(mirrored.view(-1, 1, 1, 1), x_0.flip(-1), x_0)
+            x_0 = _mirrored(x_0, mirrored)
+            if cond is not None and cond.image is not None:
+                cond = replace(cond, image=_mirrored(cond.image, mirrored.cpu()))
         u = randomness.uniform(config.seed, randomness.LEVELS, step, count)
         u = (stratify(u) if config.stratified else u)[mine]
         log_snr = densities.get(config.process.density)(u, self._schedule, **config.process.density_options)
         shape = (count, *x_0.shape[1:])
         noise = randomness.normal(config.seed, randomness.NOISE, step, shape, self._device)[mine]
         quarter = (u * QUARTERS).long().to(self._device)
-        return Batch(x_0, noise, log_snr, quarter, self._condition(step, rows, mine))
+        return Batch(x_0, noise, log_snr, quarter, self._withheld(step, cond, mine))
 
     @property
     def _mine(self) -> slice:
@@ -92,40 +93,45 @@ class Batches:
         local = self._config.batch // self._world.size
         return slice(self._world.rank * local, (self._world.rank + 1) * local)
 
-    def _rows(self, step: int) -> Tensor:
+    def _places(self, step: int) -> Tensor:
         """Which images are this process's share of a step: [b] int64."""
-        config = self._config
-        return torch.from_numpy(indices(config.seed, step * config.batch, config.batch, len(self._images))[self._mine])
+        seed, count = self._config.seed, self._config.batch
+        return torch.from_numpy(indices(seed, step * count, count, len(self._data.training.images))[self._mine])
 
-    def _taken(self, step: int) -> Tensor:
-        """Their pixels, [b, C, H, W] in the source's dtype."""
-        rows = self._rows(step)
-        return self._images[rows.to(self._device) if isinstance(self._images, Tensor) else rows]
+    def _taken(self, step: int) -> tuple[Tensor, Condition | None]:
+        """Their pixels, [b, C, H, W] in the source's dtype, and what is known of them."""
+        places, split, spec = self._places(step), self._data.training, self._data.conditions
+        if self._on_device is None:
+            return split.take(places, spec)
+        return self._on_device[places.to(self._device)], split.condition(places, spec)
 
-    def _condition(self, step: int, rows: Tensor, mine: slice) -> Condition | None:
-        if self._labels is None:
+    def _withheld(self, step: int, cond: Condition | None, mine: slice) -> Condition | None:
+        """The condition, withheld now and then."""
+        if cond is None:
             return None
         u = randomness.uniform(self._config.seed, randomness.LABELS, step, self._config.batch)[mine]
-        null = u < self._config.label_dropout
-        return Condition(label=self._labels[rows], null=null).to(self._device)
+        return replace(cond, null=u < self._config.label_dropout).to(self._device)
 
     def held_out(self, most: int) -> Batch | None:
         """Up to `most` held-out images at noise levels and noise that never change, or None if there are none."""
         data, config = self._data, self._config
-        count = min(most, len(data.holdout_images))
+        count = min(most, len(data.holdout.images))
         if count == 0:
             return None
-        rows = torch.linspace(0, len(data.holdout_images) - 1, count, dtype=torch.float64).long()
-        x_0 = to_network(data.holdout_images[rows].to(self._device), data.value_range)
+        places = torch.linspace(0, len(data.holdout.images) - 1, count, dtype=torch.float64).long()
+        pixels, cond = data.holdout.take(places, data.conditions)
+        x_0 = to_network(pixels.to(self._device), data.value_range)
         # Image order and noise level must not go together, so the levels are dealt in a shuffled order.
         order = randomness.uniform(config.seed, randomness.HELD_OUT, 0, count).argsort()
         u = (order.double() + 0.5) / count
         log_snr = densities.get(config.process.density)(u, self._schedule, **config.process.density_options)
         noise = randomness.normal(config.seed, randomness.HELD_OUT, 0, tuple(x_0.shape), self._device)
-        cond = None
-        if data.holdout_labels is not None:
-            cond = Condition(label=data.holdout_labels[rows]).to(self._device)
+        cond = None if cond is None else cond.to(self._device)
         return Batch(x_0, noise, log_snr, (u * QUARTERS).long().to(self._device), cond)
+
+
+def _mirrored(images: Tensor, which: Tensor) -> Tensor:
+    return torch.where(which.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def _fits(images: Images, device: torch.device) -> bool:
@@ -134,7 +140,7 @@ def _fits(images: Images, device: torch.device) -> bool:
     return images.nbytes < DATA_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
-def _on_device(images: Images, device: torch.device) -> Tensor:
+def _copied(images: Images, device: torch.device) -> Tensor:
     held = torch.empty(images.shape, dtype=images.dtype, device=device)
     for start in range(0, len(images), CHUNK):
         held[start : start + CHUNK] = images[start : start + CHUNK].to(device)

@@ -16,7 +16,7 @@ import torch
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import quoted
-from snowmelt.data.pipeline import Data
+from snowmelt.data.data_set import Data
 from snowmelt.model.bundle import ImageSpec
 from snowmelt.training import checkpoint
 from snowmelt.training.batches import Batches
@@ -52,8 +52,8 @@ class Trainer:
     ) -> None:
         self.config, self.data, self.run, self.world, self.reporter = config, data, run, world, reporter
         self.device = device
-        channels, height, width = data.images.shape[1:]
-        images = ImageSpec(channels, height, width, data.value_range, data.class_names)
+        channels, height, width = data.training.images.shape[1:]
+        images = ImageSpec(channels, height, width, data.value_range, data.class_names, data.conditions)
         self.learner = Learner(config, images, device, world)
         self.batches = Batches(config, data, self.learner.denoiser.schedule, device, world)
         self.records = Records(run, config, images, self.learner, self.batches, reporter)
@@ -224,7 +224,7 @@ class Trainer:
         row: dict[str, Any] = {
             "step": position.step,
             "images": position.images,
-            "epoch": round(position.images / len(self.data.images), 4),
+            "epoch": round(position.images / len(self.data.training.images), 4),
             **losses,
             "lr": self.config.lr * self.plan.factor(position.images - self.config.batch),
             "images_per_second": rate,
@@ -239,7 +239,7 @@ class Trainer:
 
     def _name_unreadable(self) -> None:
         """Tell of images that turned out to be unreadable since the last time."""
-        broken = self.data.images.broken
+        broken = self.data.training.images.broken
         for name in list(broken)[self._named : self._named + MOST_NAMED]:
             self.reporter.note(f"{name} cannot be read ({broken[name]}): the next image took its place")
         if len(broken) > self._named + MOST_NAMED:

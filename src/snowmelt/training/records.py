@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snowmelt.base.files import TEMPORARY, atomic_folder
-from snowmelt.data.pipeline import Data
+from snowmelt.data.data_set import Data
 from snowmelt.data.preview import data_preview
 from snowmelt.model.bundle import ImageSpec, ModelConfig, save_model
 from snowmelt.model.networks import config_from_dict

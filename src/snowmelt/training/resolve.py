@@ -10,8 +10,8 @@ import torch
 
 from snowmelt.base.device import choose_precision
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.data_set import Data
 from snowmelt.data.items import Target
-from snowmelt.data.pipeline import Data
 from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.model.networks import config_to_dict
 from snowmelt.model.networks.presets import PRESETS
@@ -92,14 +92,14 @@ def resolve(
 ) -> TrainConfig:
     """The complete config of a run on this data and device; contradictions are errors that name the flag."""
     on_gpu = device.type != "cpu"
-    channels, height, width = data.images.shape[1:]
+    channels, height, width = data.training.images.shape[1:]
     preset = preset_for(max(height, width), on_gpu) if wishes.preset == "auto" else wishes.preset
     recipe = recipes.get(preset)
     process, batch, emas, precision, budget = _decide(wishes, recipe, device, world)
     classes = 0 if data.class_names is None else len(data.class_names)
     network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
     dropout = recipe.dropout if wishes.dropout is None else wishes.dropout
-    if dropout is None and wishes.preset == "auto" and len(data.images) < FEW_IMAGES:
+    if dropout is None and wishes.preset == "auto" and len(data.training.images) < FEW_IMAGES:
         dropout = DROPOUT_OF_FEW
     if dropout is not None:
         network = replace(network, dropout=dropout)

@@ -1,0 +1,86 @@
+"""A data set that is ready to train on: its pictures, and what is known of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from snowmelt.data.images import Images
+from snowmelt.data.report import ScanReport
+from snowmelt.image.codec import ValueRange, to_network
+from snowmelt.model.condition import Condition
+from snowmelt.model.condition_spec import ConditionSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Pictures, and what is known of each.
+
+    images  [n, C, H, W] uint8, uint16 or float32
+    labels  [n] int64, indices into the class names, or None
+    values  [n, V] float64 in the user's units, or None
+    pairs   [n, C', H, W]: the picture that each is to be made from, or None
+    """
+
+    images: Images
+    labels: Tensor | None = None
+    values: Tensor | None = None
+    pairs: Images | None = None
+
+    @property
+    def resident(self) -> bool:
+        """Whether to take pictures costs no more than to copy them."""
+        return self.images.resident and (self.pairs is None or self.pairs.resident)
+
+    def take(self, places: Tensor, spec: ConditionSpec) -> tuple[Tensor, Condition | None]:
+        """Pictures [b, C, H, W] by places [b] and what the network is told of them, nothing withheld.
+
+        In place of one that turns out to be unreadable, or whose pair does, stands the next with all that is its own.
+        """
+        pixels, failed = self.images.attempt(places)
+        paired = None
+        if self.pairs is not None:
+            paired, more = self.pairs.attempt(places)
+            failed = [*failed, *more]
+        if failed:
+            moved = places.clone()
+            moved[failed] = (places[failed] + 1) % len(self.images)
+            return self.take(moved, spec)
+        return pixels, self.condition(places, spec, paired)
+
+    def condition(self, places: Tensor, spec: ConditionSpec, paired: Tensor | None = None) -> Condition | None:
+        """What the network is told of some of them, nothing withheld; None where nothing is known.
+
+        paired  their pairs, where they are at hand
+        """
+        if self.pairs is not None and paired is None:
+            paired = self.pairs[places]
+        if self.labels is None and self.values is None and paired is None:
+            return None
+        return Condition(
+            label=None if self.labels is None else self.labels[places],
+            values=None if self.values is None else spec.normalised(self.values[places]),
+            image=None if paired is None or spec.pair is None else to_network(paired, spec.pair.value_range),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set in the dtype of its source; `snowmelt.image.codec.to_network` makes [-1, 1] of it.
+
+    training     what is trained on
+    holdout      never trained on; may be empty
+    value_range  what the stored values mean
+    conditions   what the values and the pairs mean
+    fingerprint  of all that is trained on: a resumed run checks that it is the same
+    """
+
+    name: str
+    training: Split
+    holdout: Split
+    class_names: tuple[str, ...] | None
+    value_range: ValueRange
+    conditions: ConditionSpec
+    report: ScanReport
+    fingerprint: str
