@@ -23,6 +23,7 @@ from snowmelt.data.pipeline import load_data
 from snowmelt.image.codec import UINT8, to_network, to_source
 from snowmelt.image.grid import labelled_grid
 from snowmelt.image.png import save_png
+from snowmelt.model.asked import ask
 from snowmelt.report.judge import judge
 
 METHODS = {
@@ -45,11 +46,11 @@ def measure(method: str, steps: int, seed: int, folder: Path) -> dict[str, objec
     trained = time.monotonic() - start
     model = snowmelt.load(run)
     plan = api.plan_sampling(model, sampler="ddpm", steps=1000, grid="trailing", options={"variance": "large"})
-    labels = api.choose_labels(model, (), range(COUNT))
-    x = torch.cat(list(plan.batches(range(COUNT), labels, COUNT)))
+    asked = ask(model.images, range(COUNT))
+    x = torch.cat(list(plan.batches(range(COUNT), asked, COUNT)))
     data = load_data("digits")
     training = to_network(data.training.images[:], data.value_range)
-    verdict = judge(x.clamp(-1, 1), torch.tensor(labels), training, data.training.labels)
+    verdict = judge(x.clamp(-1, 1), torch.tensor(asked.labels), training, data.training.labels)
     np.save(folder / f"{run.name}.npy", to_source(x, UINT8).numpy())
     return {
         "method": method,

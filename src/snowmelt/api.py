@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import load_data
 from snowmelt.data.sources import settled_name
 from snowmelt.image.codec import to_network, to_source
+from snowmelt.model.asked import Asked, ask
 from snowmelt.model.bundle import Model, Weights, load_model
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
@@ -61,24 +62,19 @@ class SamplePlan:
     denoiser: Denoiser
     brownian: bool = False
 
-    def batches(self, seeds: Sequence[int], labels: Sequence[int] | None, batch: int) -> Iterator[Tensor]:
+    def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:
         """Samples in [-1, 1], float32 [b, C, H, W] on the CPU, `batch` seeds at a time."""
         model = self.model
         for start in range(0, len(seeds), batch):
-            part = list(seeds[start : start + batch])
-            cond = None
-            if labels is not None:
-                chosen = torch.tensor(labels[start : start + batch], dtype=torch.int64, device=model.device)
-                cond = Condition(label=chosen)
-            schedule = model.denoiser.schedule
+            part = range(start, min(start + batch, len(seeds)))
             yield sample_batch(
                 self.denoiser,
-                schedule,
+                model.denoiser.schedule,
                 self.tableau,
-                part,
+                [seeds[i] for i in part],
                 model.images.shape,
                 model.device,
-                cond,
+                asked.condition(part, model.device),
                 brownian=self.brownian,
             ).cpu()
 
@@ -141,21 +137,6 @@ def _require_same_images(model: Model, guide: Model) -> None:
         )
 
 
-def choose_labels(model: Model, names: Sequence[str], seeds: Sequence[int]) -> list[int] | None:
-    """A label for each seed: the named classes in turn, or all of them if none is named.
-
-    Seed s has class s modulo their number, so that a sample is the same whichever others are drawn beside it.
-    """
-    classes = model.images.class_names
-    if names:
-        chosen = [model.images.class_index(name) for name in names]
-    elif classes is not None:
-        chosen = list(range(len(classes)))
-    else:
-        return None
-    return [chosen[seed % len(chosen)] for seed in seeds]
-
-
 def sample(
     model: Model,
     n: int = 64,
@@ -164,6 +145,8 @@ def sample(
     steps: int | None = None,
     seed: int = 0,
     classes: Sequence[str] = (),
+    values: Mapping[str, float] | None = None,
+    cond_images: Tensor | None = None,
     guidance: float = 1.0,
     batch: int = SAMPLE_BATCH,
     grid: str | None = None,
@@ -173,14 +156,27 @@ def sample(
     """Draw n images: [n, C, H, W] in the dtype the model was trained on (uint8 for ordinary pictures).
 
     Image i depends on seed + i alone, not on n or batch. Other arguments as in `plan_sampling`.
+    values       what is asked for of a model that was trained with --cond-values, in the user's units
+    cond_images  [m, C', H, W] in the dtype of the pairs that the model was trained with; image i is made from i mod m
     """
     if n < 1:
         raise SnowmeltError(f"n must be at least 1, got {n}.")
     plan = plan_sampling(model, sampler=sampler, steps=steps, grid=grid, options=options, clip=clip, guidance=guidance)
     seeds = range(seed, seed + n)
-    labels = choose_labels(model, classes, seeds)
-    parts = [to_source(x, model.images.value_range) for x in plan.batches(seeds, labels, batch)]
+    asked = ask(model.images, seeds, classes, values, _pairs_of(model, cond_images))
+    parts = [to_source(x, model.images.value_range) for x in plan.batches(seeds, asked, batch)]
     return torch.cat(parts)
+
+
+def _pairs_of(model: Model, images: Tensor | None) -> Tensor | None:
+    """Stored pictures to make others from, as the network takes them."""
+    spec = model.images
+    if images is None or spec.conditions.pair is None:
+        return images
+    expected = (spec.conditions.pair.channels, spec.height, spec.width)
+    if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+        raise SnowmeltError(f"cond_images are of shape {list(images.shape)}.", f"Expected [m, *{list(expected)}].")
+    return to_network(images, spec.conditions.pair.value_range)
 
 
 def denoising_error(model: Model, data: str | None = None, count: int = 1024, levels: int = 64) -> DenoisingError:

@@ -42,7 +42,7 @@ OPTIONS = {
     "sample": [
         *("--model", "-n", "--count", "--out", "--outdir", "--sampler"),
         *("--steps", "--num_inference_steps"),
-        *("--grid", "--set", "--clip", "--seed", "--seeds", "--class", "--guidance"),
+        *("--grid", "--set", "--clip", "--seed", "--seeds", "--class", "--value", "--cond-image", "--guidance"),
         *("--guidance-interval", "--guide", "--noise", "--compare", "--format", "--weights"),
         *("--batch", "--device", "--overwrite"),
     ],

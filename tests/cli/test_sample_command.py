@@ -9,6 +9,7 @@ from PIL import Image
 
 import snowmelt as library
 from snowmelt import api
+from snowmelt.model.asked import ask
 from snowmelt.sampling.sampler import make_tableau
 from snowmelt.sampling.tableau import save_tableau
 
@@ -69,8 +70,8 @@ def test_a_sample_alone_is_the_sample_among_many(finished_run):
     model = api.load(finished_run)
     for sampler in ("dpmpp-2m", "ddim", "ddpm"):
         plan = api.plan_sampling(model, sampler=sampler, steps=4)
-        many = torch.cat(list(plan.batches(range(64), api.choose_labels(model, (), range(64)), 64)))
-        alone = torch.cat(list(plan.batches([7], api.choose_labels(model, (), [7]), 1)))
+        many = torch.cat(list(plan.batches(range(64), ask(model.images, range(64)), 64)))
+        alone = torch.cat(list(plan.batches([7], ask(model.images, [7]), 1)))
         torch.testing.assert_close(alone[0], many[7], rtol=0, atol=1e-5)
         assert (many[6] - many[7]).abs().max() > 0.1
 

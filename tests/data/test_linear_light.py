@@ -73,5 +73,7 @@ def test_the_jpeg_decoder_does_not_average_before():
 
 def test_it_reaches_the_data(tmp_path):
     Image.fromarray(stripes("uint8")).save(tmp_path / "a.png")
-    means = [load_data(tmp_path, size=8, linear_light=way).training.images[:].float().mean() / 255 for way in (True, False)]
+    means = [
+        load_data(tmp_path, size=8, linear_light=way).training.images[:].float().mean() / 255 for way in (True, False)
+    ]
     assert means[0] - means[1] > 0.2

@@ -86,5 +86,5 @@ def test_a_preview_of_weights_that_are_no_numbers_is_black_and_ends_nothing(fini
     network = model.denoiser.network
     with torch.no_grad():
         next(iter(network.parameters())).fill_(float("nan"))
-    draw_preview(tmp_path / "p.png", model.denoiser, [network], model.images, model.sampler)
+    draw_preview(tmp_path / "p.png", model.denoiser, [network], model.images, model.sampler, None)
     assert Image.open(tmp_path / "p.png").getextrema()[0][0] == 0

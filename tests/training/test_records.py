@@ -34,8 +34,8 @@ def test_previews_come_often_at_first_and_always_of_the_same_seeds(finished_run,
     ]  # fmt: skip
     model = api.load(finished_run)
     for name in ("a.png", "b.png"):
-        network = model.denoiser.network
-        preview.draw_preview(tmp_path / name, model.denoiser, [network, network], model.images, model.sampler)
+        networks = [model.denoiser.network] * 2
+        preview.draw_preview(tmp_path / name, model.denoiser, networks, model.images, model.sampler, None)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

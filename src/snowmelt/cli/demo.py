@@ -43,6 +43,7 @@ def demo(
     from snowmelt.base.errors import SnowmeltError
     from snowmelt.data.pipeline import load_data
     from snowmelt.image.codec import to_network
+    from snowmelt.model.asked import ask
     from snowmelt.report.judge import judge
     from snowmelt.report.page import write_run_page
     from snowmelt.report.samples import SampleWriter
@@ -61,17 +62,17 @@ def demo(
     guidance = 1.0
     plan = api.plan_sampling(model)
     seeds = range(COUNT)
-    labels = api.choose_labels(model, (), seeds)
+    asked = ask(model.images, seeds)
     samples = []
     with SampleWriter(run / "samples", model, plan.tableau, "png", guidance, "ema", overwrite=False) as writer:
-        for x in writer.track(plan.batches(seeds, labels, COUNT), seeds, labels):
+        for x in writer.track(plan.batches(seeds, asked, COUNT), seeds, asked):
             samples.append(x)
             writer.add(x)
     shutil.copyfile(run / "samples" / "grid.png", run / "grid.png")
 
     data = load_data("digits")
     training = to_network(data.training.images[:], data.value_range)
-    drawn = judge(torch.cat(samples).clamp(-1, 1), torch.tensor(labels), training, data.training.labels)
+    drawn = judge(torch.cat(samples).clamp(-1, 1), torch.tensor(asked.labels), training, data.training.labels)
     real = judge(
         to_network(data.holdout.images[:], data.value_range), data.holdout.labels, training, data.training.labels
     )

@@ -290,12 +290,13 @@ class Edit:
         at_once: bool = False,
     ) -> None:
         """Draw the results in batches and leave them in the folder."""
+        from snowmelt.model.asked import Asked
         from snowmelt.report.samples import SampleWriter
 
         common, spec = self.common, self.model.images
         seeds = range(common.seed, common.seed + common.count)
         label = None if common.class_ is None else spec.class_index(common.class_)
-        labels = None if label is None else [label] * common.count
+        asked = Asked(spec, None if label is None else [label] * common.count)
         batch = common.count if at_once else BATCH
         writer = SampleWriter(
             self.folder,
@@ -314,7 +315,7 @@ class Edit:
                 yield make(part, self._condition(label, len(part))).cpu()
 
         with writer:
-            for images in writer.track(batches(), seeds, labels):
+            for images in writer.track(batches(), seeds, asked):
                 writer.add(images)
         print(f"{common.count:,} images in {self.folder}: look at {self.folder / 'grid.png'}")
 

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import Whole, parse_comparison, parse_interval, parse_options, parse_seeds
+from snowmelt.cli.values import Whole, parse_comparison, parse_interval, parse_options, parse_seeds, parse_values
 
 
 def sample(
     model: Path,
     *,
-    count: Annotated[Whole, Parameter(name=("-n", "--count"))] = 64,
+    count: Annotated[Whole | None, Parameter(name=("-n", "--count"))] = None,
     out: Annotated[Path | None, Parameter(alias="--outdir")] = None,
     sampler: str | None = None,
     steps: Annotated[Whole | None, Parameter(alias="--num_inference_steps")] = None,
@@ -24,6 +24,8 @@ def sample(
     seed: Whole = 0,
     seeds: str | None = None,
     class_: Annotated[tuple[str, ...], Parameter(name="--class", negative="")] = (),
+    value: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    cond_image: Path | None = None,
     guidance: float = 1.0,
     guidance_interval: str | None = None,
     guide: Path | None = None,
@@ -42,7 +44,7 @@ def sample(
     model
         A run such as runs/NAME, or a model folder.
     count
-        How many images.
+        How many images. Default: 64, or one for each of --cond-image.
     out
         The folder to write into: 000000.png ..., grid.png, samples.jsonl. Default: samples/ in the run.
     sampler
@@ -61,6 +63,11 @@ def sample(
         The seeds by name instead, one image each: 0-63,100.
     class_
         A class by name or number; several take turns by seed. Default: all classes in turn.
+    value
+        A number that the model was told in training, as in age=30; several may be given. Default: those of a training
+        image.
+    cond_image
+        For a model that makes images from others: one of these, or a folder of them.
     guidance
         How strongly the class is followed: 1 is no guidance, 2 a usual value.
     guidance_interval
@@ -84,6 +91,8 @@ def sample(
         Write into a folder that already holds samples.
     """
     from snowmelt import api
+    from snowmelt.data.told import read_pairs
+    from snowmelt.model.asked import ask
     from snowmelt.model.guidance import EVERYWHERE, Interval
     from snowmelt.report.compare import compare_samplers
     from snowmelt.report.samples import SampleWriter
@@ -91,12 +100,14 @@ def sample(
 
     if seeds is not None and seed != 0:
         raise SnowmeltError("--seeds names every seed, so --seed cannot be given with it.")
-    chosen_seeds = parse_seeds(seeds, seed, count)
-    if not 1 <= len(chosen_seeds) <= 100_000_000:
+    if count is not None and not 1 <= count <= 100_000_000:
         raise SnowmeltError(f"-n {count} is out of range.", "Expected at least 1.")
     if batch < 1:
         raise SnowmeltError(f"--batch {batch} is out of range.", "Expected at least 1.")
     loaded = api.load(model, weights=weights, device=device)
+    pairs, names = (None, ()) if cond_image is None else read_pairs(cond_image, loaded.images)
+    chosen_seeds = parse_seeds(seeds, seed, count or len(names) or 64)
+    asked = ask(loaded.images, chosen_seeds, class_, parse_values(value), pairs, names)
     interval = parse_interval(guidance_interval)
 
     def plan(sampler: str | None, steps: int | None) -> api.SamplePlan:
@@ -114,13 +125,12 @@ def sample(
             brownian=noise == "brownian",
         )
 
-    labels = api.choose_labels(loaded, class_, chosen_seeds)
     folder = out if out is not None else model / "samples"
     if compare is not None:
         if sampler is not None or steps is not None:
             raise SnowmeltError("--compare names samplers and steps, so --sampler and --steps cannot be given with it.")
-        plans = [plan(name, count) for name, count in parse_comparison(compare)]
-        rows = compare_samplers(folder, loaded, plans, chosen_seeds, labels, batch, overwrite)
+        plans = [plan(name, number) for name, number in parse_comparison(compare)]
+        rows = compare_samplers(folder, loaded, plans, chosen_seeds, asked, batch, overwrite)
         for row in rows:
             print(f"{row['label']:24} {row['evaluations']:>5} evaluations  {row['seconds']:8.2f} s")
         print(f"Look at {folder / 'compare.png'}")
@@ -128,7 +138,7 @@ def sample(
     chosen = plan(sampler, steps)
     writer = SampleWriter(folder, loaded, chosen.tableau, format_, guidance, weights, overwrite)
     with writer:
-        for images in writer.track(chosen.batches(chosen_seeds, labels, batch), chosen_seeds, labels):
+        for images in writer.track(chosen.batches(chosen_seeds, asked, batch), chosen_seeds, asked):
             writer.add(images)
     number = f"{len(chosen_seeds):,} image{'s' * (len(chosen_seeds) != 1)}"
     each = f"{chosen.tableau.evaluations} evaluation{'s' * (chosen.tableau.evaluations != 1)} each"

@@ -67,6 +67,21 @@ def parse_seeds(seeds: str | None, seed: int, count: int) -> Sequence[int]:
     return result
 
 
+def parse_values(pairs: Sequence[str]) -> dict[str, float]:
+    """`age=30 height=1.8` -> {"age": 30, "height": 1.8}."""
+    values: dict[str, float] = {}
+    for pair in pairs:
+        name, equals, text = pair.rpartition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not equals or not name or not math.isfinite(value):
+            raise SnowmeltError(f"--value {pair!r} is not understood.", "Expected name=number, as in --value age=30.")
+        values[name] = value
+    return values
+
+
 def parse_options(pairs: list[str]) -> dict[str, Any]:
     """`eta=1 variance=small` -> {"eta": 1, "variance": "small"}."""
     options: dict[str, Any] = {}

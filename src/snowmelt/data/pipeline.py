@@ -132,7 +132,7 @@ def _decoded_pairs(paired: Source, target: Target, cache: Cache, done: Callable[
     own = survey(paired, size, None, target.fit, lambda _: None, cache, target.linear_light).target
     found = _pixels(paired, own, {}, cache, done)
     value_range, _ = measure_range(own.dtype, found.low, found.high, paired.name)
-    return _Pairs(paired, own, found, PairSpec(own.channels, value_range))
+    return _Pairs(paired, own, found, PairSpec(own.channels, value_range, own.fit, own.linear_light))
 
 
 def meter(progress: Progress | None, total: int) -> Callable[[int], None]:

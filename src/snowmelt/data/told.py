@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.files import FolderFiles
-from snowmelt.data.items import Source
+from snowmelt.data.items import Items, Source, Target, UnreadableError
 from snowmelt.data.sources import open_source
 from snowmelt.data.sources.beside import TABLES, Row, file_name, read_table
 from snowmelt.data.split import Rows
+from snowmelt.image.codec import to_network
+from snowmelt.model.bundle import ImageSpec
 from snowmelt.model.condition_spec import Column, ConditionSpec, PairSpec
 
 EXAMPLES = 64  # rows of values that a model keeps
@@ -163,3 +167,29 @@ def pairs_of(folder: str, names: Sequence[str]) -> Source:
 
 def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
+
+
+def read_pairs(path: Path, spec: ImageSpec) -> tuple[Tensor, tuple[str, ...]]:
+    """Pictures for a model to make others from: a file, or all of a folder; [m, C', H, W] in [-1, 1], and their names.
+
+    They are brought to the model's size as in training. Raises SnowmeltError where one cannot be read.
+    """
+    pair = spec.conditions.pair
+    if pair is None:
+        raise SnowmeltError(f"--cond-image {path}: this model makes images from nothing.", "Leave it out.")
+    if path.is_dir():
+        source = open_source(path, "none")
+        items: Items = source.items
+        names = [source.items.name(index) for index in range(len(source))]
+    elif path.is_file():
+        items, names = FolderFiles(path.parent, [path.name]), [path.name]
+    else:
+        raise SnowmeltError(f"--cond-image {path}: there is no such file or folder.")
+    target = Target(pair.value_range.dtype, pair.channels, spec.height, spec.width, pair.fit, pair.linear_light)
+    pictures = []
+    for index, name in enumerate(names):
+        try:
+            pictures.append(items.read(index, target))
+        except UnreadableError as error:
+            raise SnowmeltError(f"--cond-image {path}: {name} cannot be read ({error}).") from error
+    return to_network(torch.from_numpy(np.stack(pictures)), pair.value_range), tuple(names)

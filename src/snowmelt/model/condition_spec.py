@@ -28,10 +28,21 @@ class Column:
 
 @dataclass(frozen=True)
 class PairSpec:
-    """The image that every image is made from: its channels, and what stored values mean."""
+    """The image that every image is made from: its channels, what stored values mean, and how it is resized."""
 
     channels: int
     value_range: ValueRange
+    fit: str = "crop"
+    linear_light: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {**asdict(self), "value_range": self.value_range.to_json()}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> PairSpec:
+        """The inverse of `to_json`."""
+        return PairSpec(**{**value, "value_range": ValueRange.from_json(value["value_range"])})
 
 
 @dataclass(frozen=True)
@@ -88,23 +99,19 @@ class ConditionSpec:
 
     def to_config(self) -> dict[str, Any]:
         """Plain values for `config.json`."""
-        pair = None
-        if self.pair is not None:
-            pair = {"channels": self.pair.channels, "value_range": self.pair.value_range.to_json()}
         return {
             "columns": [asdict(column) for column in self.columns],
             "examples": [list(row) for row in self.examples],
-            "pair": pair,
+            "pair": None if self.pair is None else self.pair.to_json(),
         }
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> ConditionSpec:
         """The inverse of `to_config`."""
-        pair = config["pair"]
         spec = ConditionSpec(
             tuple(Column(**column) for column in config["columns"]),
             tuple(tuple(map(float, row)) for row in config["examples"]),
-            None if pair is None else PairSpec(int(pair["channels"]), ValueRange.from_json(pair["value_range"])),
+            None if config["pair"] is None else PairSpec.from_json(config["pair"]),
         )
         if any(len(row) != len(spec.columns) for row in spec.examples) or (spec.columns and not spec.examples):
             raise ValueError("examples of values that do not fit the columns")

@@ -16,6 +16,7 @@ from snowmelt.base.files import disk_errors, write_text
 from snowmelt.image.codec import UINT8, to_source
 from snowmelt.image.grid import labelled_grid
 from snowmelt.image.png import save_png
+from snowmelt.model.asked import Asked
 from snowmelt.model.bundle import Model
 from snowmelt.sampling.tableau import Tableau
 
@@ -31,7 +32,7 @@ class Plan(Protocol):
         """The sampler."""
         ...
 
-    def batches(self, seeds: Sequence[int], labels: Sequence[int] | None, batch: int) -> Iterator[Tensor]:
+    def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:
         """Samples in [-1, 1]."""
         ...
 
@@ -41,7 +42,7 @@ def compare_samplers(
     model: Model,
     plans: Sequence[Plan],
     seeds: Sequence[int],
-    labels: Sequence[int] | None,
+    asked: Asked,
     batch: int,
     overwrite: bool,
 ) -> list[dict[str, Any]]:
@@ -53,7 +54,7 @@ def compare_samplers(
     rows, images = [], []
     for plan in plans:
         start = time.perf_counter()
-        x = torch.cat(list(plan.batches(seeds, labels, batch)))
+        x = torch.cat(list(plan.batches(seeds, asked, batch)))
         seconds = time.perf_counter() - start
         steps = sum(row.done for row in plan.tableau.rows)
         label = f"{plan.tableau.name}:{steps}"

@@ -22,6 +22,7 @@ from snowmelt.base.files import atomic_file, disk_errors, free_name, quoted, wri
 from snowmelt.image.codec import UINT8, to_source
 from snowmelt.image.grid import image_grid
 from snowmelt.image.png import WRITABLE, save_png
+from snowmelt.model.asked import Asked
 from snowmelt.model.bundle import Model
 from snowmelt.sampling.tableau import Tableau
 from snowmelt.training.progress import PLAIN_SECONDS
@@ -75,7 +76,7 @@ class SampleWriter:
         }
         self._rows: list[dict[str, Any]] = []
         self._seeds: Sequence[int] = ()
-        self._labels: Sequence[int] | None = None
+        self._asked: Asked | None = None
         self._kept: list[Tensor] = []
         self._grid: list[Tensor] = []
 
@@ -84,9 +85,9 @@ class SampleWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def track(self, batches: Iterable[Tensor], seeds: Sequence[int], labels: Sequence[int] | None) -> Iterator[Tensor]:
+    def track(self, batches: Iterable[Tensor], seeds: Sequence[int], asked: Asked) -> Iterator[Tensor]:
         """The batches one by one, with a progress bar on a terminal and a line every few seconds elsewhere."""
-        self._seeds, self._labels = seeds, labels
+        self._seeds, self._asked = seeds, asked
         console = Console(file=sys.stdout, highlight=False)
         columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
         done, last = 0, time.monotonic()
@@ -110,9 +111,8 @@ class SampleWriter:
         for image in images:
             number = len(self._rows)
             row: dict[str, Any] = {"file": self._name(number), "seed": self._seeds[number], **self._about}
-            if self._labels is not None:
-                names = self.model.images.class_names or ()
-                row["class"] = names[self._labels[number]]
+            if self._asked is not None:
+                row |= self._asked.record(number)
             if self.form == "png":
                 text = {key: str(value) for key, value in row.items() if key != "file"}
                 save_png(self.folder / row["file"], _channels_last(image), text)
@@ -143,10 +143,10 @@ class SampleWriter:
                 # Given a file itself, NumPy writes past Python and does not say that a disk is full.
                 writer: Any = SimpleNamespace(write=file.write)
                 np.save(writer, array)
-            elif self._labels is None:
+            elif self._asked is None or self._asked.labels is None:
                 np.savez_compressed(file, array)
             else:
-                np.savez_compressed(file, array, np.array(self._labels[: len(array)]))
+                np.savez_compressed(file, array, np.array(self._asked.labels[: len(array)]))
 
 
 def _listed(folder: Path) -> set[str]:

@@ -14,6 +14,7 @@ from snowmelt.data.images import Images
 from snowmelt.data.order import flips, indices
 from snowmelt.image.codec import to_network
 from snowmelt.model.condition import Condition
+from snowmelt.model.condition_spec import NOTHING_ELSE
 from snowmelt.process.schedule import Schedule
 from snowmelt.training import randomness
 from snowmelt.training.ahead import Ahead
@@ -111,6 +112,18 @@ class Batches:
             return None
         u = randomness.uniform(self._config.seed, randomness.LABELS, step, self._config.batch)[mine]
         return replace(cond, null=u < self._config.label_dropout).to(self._device)
+
+    def shown(self, count: int) -> Condition | None:
+        """What `count` previews are asked to be: every class in turn, or as real images of which more is known."""
+        data = self._data
+        if data.conditions == NOTHING_ELSE:
+            if data.class_names is None:
+                return None
+            return Condition(label=torch.arange(count, device=self._device) % len(data.class_names))
+        split = data.holdout if len(data.holdout.images) >= count else data.training
+        places = torch.linspace(0, len(split.images) - 1, count, dtype=torch.float64).long()
+        cond = split.take(places, data.conditions)[1]
+        return None if cond is None else cond.to(self._device)
 
     def held_out(self, most: int) -> Batch | None:
         """Up to `most` held-out images at noise levels and noise that never change, or None if there are none."""

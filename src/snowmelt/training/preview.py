@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from snowmelt.image.codec import UINT8, to_source
 from snowmelt.image.grid import image_grid
@@ -31,20 +31,23 @@ def is_due(step: int) -> bool:
 
 
 def draw_preview(
-    path: Path, denoiser: NetworkDenoiser, networks: list[nn.Module], images: ImageSpec, sampler: SamplerDefaults
+    path: Path,
+    denoiser: NetworkDenoiser,
+    networks: list[nn.Module],
+    images: ImageSpec,
+    sampler: SamplerDefaults,
+    cond: Condition | None,
 ) -> None:
     """Write one picture with a block of COUNT samples from each of the networks, side by side (raw, then EMA).
 
+    cond  what the samples are asked to be; where they are made from other images, those are the first block
     Samples that are not finite are drawn black: a preview must not end a run.
     """
     device = next(denoiser.network.parameters()).device
     short = sampler if sampler.steps <= MOST_STEPS else replace(sampler, steps=MOST_STEPS)
     name, options = (short.name, short.options) if short.name != "ddpm" else ("ddim", {})
     tableau = make_tableau(name, denoiser.schedule, short.steps, short.grid, options)
-    cond = None
-    if images.class_names is not None:
-        cond = Condition(label=torch.arange(COUNT, device=device) % len(images.class_names))
-    blocks = []
+    blocks = [] if cond is None or cond.image is None else [_block(cond.image)]
     for network in networks:
         training = network.training
         network.eval()
@@ -53,7 +56,11 @@ def draw_preview(
             wrapped, denoiser.schedule, tableau, range(COUNT), images.shape, device, cond, require_finite=False
         )
         network.train(training)
-        blocks.append(image_grid(to_source(x.nan_to_num(-1.0, 1.0, -1.0).cpu()[:, :3], UINT8), columns=4))
+        blocks.append(_block(x))
     gap = np.full((blocks[0].shape[0], 8, blocks[0].shape[2]), 255, np.uint8)
     parts = [part for block in blocks for part in (block, gap)][:-1]
     save_png(path, np.concatenate(parts, axis=1))
+
+
+def _block(x: Tensor) -> NDArray[np.uint8]:
+    return image_grid(to_source(x.nan_to_num(-1.0, 1.0, -1.0).cpu()[:, :3], UINT8), columns=4)

@@ -17,7 +17,7 @@ from snowmelt.training.checkpoint import Position
 from snowmelt.training.config import TrainConfig, save_config
 from snowmelt.training.learner import Learner
 from snowmelt.training.metrics import MetricsFile
-from snowmelt.training.preview import draw_preview
+from snowmelt.training.preview import COUNT, draw_preview
 from snowmelt.training.progress import Reporter
 from snowmelt.training.run import CONFIG, LOG, METRICS, replace_folder
 
@@ -88,7 +88,8 @@ class Records:
         start = time.monotonic()
         path = self.run / "previews" / f"step_{position.step:08d}.png"
         networks = [self.learner.network, self.learner.averaged()]
-        draw_preview(path, self.learner.denoiser, networks, self.images, self.config.process.sampler)
+        asked = self.batches.shown(COUNT)
+        draw_preview(path, self.learner.denoiser, networks, self.images, self.config.process.sampler, asked)
         self.seconds["preview"] = time.monotonic() - start
         self._preview_seconds += self.seconds["preview"]
 

@@ -13,6 +13,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.data_set import Data
 from snowmelt.data.items import Target
 from snowmelt.model.bundle import SamplerDefaults
+from snowmelt.model.condition_spec import NOTHING_ELSE
 from snowmelt.model.networks import config_to_dict
 from snowmelt.model.networks.presets import PRESETS
 from snowmelt.model.prediction import predictions
@@ -29,6 +30,7 @@ from snowmelt.training.weight import parse_weight
 DEFAULT_NOISE_LEVELS = 1000
 CONTINUOUS = "continuous"
 DEFAULT_MINUTES = {"cpu": 10.0, "cuda": 60.0, "mps": 30.0}
+LABEL_DROPOUT = 0.1  # enough for guidance
 MOST_BATCH = 1_000_000
 # Below this a network learns its images by heart within minutes, and dropout delays it (EDM's value for CIFAR-10).
 FEW_IMAGES = 1_000
@@ -98,6 +100,7 @@ def resolve(
     process, batch, emas, precision, budget = _decide(wishes, recipe, device, world)
     classes = 0 if data.class_names is None else len(data.class_names)
     network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
+    network = replace(network, value_dim=len(data.conditions.columns), image_channels=data.conditions.pair_channels)
     dropout = recipe.dropout if wishes.dropout is None else wishes.dropout
     if dropout is None and wishes.preset == "auto" and len(data.training.images) < FEW_IMAGES:
         dropout = DROPOUT_OF_FEW
@@ -121,7 +124,7 @@ def resolve(
         emas=emas,
         flip=bool(recipe.flip) if wishes.flip is None else wishes.flip,
         stratified=recipe.stratified,
-        label_dropout=0.0 if classes == 0 else 0.1 if wishes.label_dropout is None else wishes.label_dropout,
+        label_dropout=_label_dropout(wishes, classes > 0 or data.conditions != NOTHING_ELSE),
         precision=precision,
         seed=wishes.seed,
         budget=budget,
@@ -129,6 +132,13 @@ def resolve(
         checkpoint_minutes=wishes.checkpoint_minutes,
         keep=wishes.keep,
     )
+
+
+def _label_dropout(wishes: Wishes, told: bool) -> float:
+    """How often what the network is told is withheld."""
+    if not told:
+        return 0.0
+    return LABEL_DROPOUT if wishes.label_dropout is None else wishes.label_dropout
 
 
 def proposed(
