@@ -13,7 +13,7 @@ from snowmelt.data.pipeline import Data
 from snowmelt.image.codec import to_network
 from snowmelt.model.condition import Condition
 from snowmelt.process.schedule import Schedule
-from snowmelt.training import randomness
+from snowmelt.training import augment, randomness
 from snowmelt.training.config import TrainConfig
 from snowmelt.training.density import densities, stratify
 from snowmelt.training.distributed import World
@@ -63,23 +63,38 @@ class Batches:
         mine = slice(world.rank * local, (world.rank + 1) * local)
         rows = torch.from_numpy(indices(config.seed, step * count, count, len(self._images))[mine])
         x_0 = to_network(self._images[rows.to(self._images.device)].to(self._device), self._data.value_range)
-        if config.flip:
-            mirrored = torch.from_numpy(flips(config.seed, step * count, count)[mine]).to(self._device)
-            x_0 = torch.where(mirrored.view(-1, 1, 1, 1), x_0.flip(-1), x_0)
+        done = self._to_be_done(step)[mine]
+        x_0 = augment.apply(x_0, done)
         u = randomness.uniform(config.seed, randomness.LEVELS, step, count)
         u = (stratify(u) if config.stratified else u)[mine]
         log_snr = densities.get(config.process.density)(u, self._schedule, **config.process.density_options)
         shape = (count, *x_0.shape[1:])
         noise = randomness.normal(config.seed, randomness.NOISE, step, shape, self._device)[mine]
         quarter = (u * QUARTERS).long().to(self._device)
-        return Batch(x_0, noise, log_snr, quarter, self._condition(step, rows, mine))
+        told = done if config.augment > 0 else None
+        return Batch(x_0, noise, log_snr, quarter, self._condition(step, rows, mine, told))
 
-    def _condition(self, step: int, rows: Tensor, mine: slice) -> Condition | None:
-        if self._labels is None:
+    def _to_be_done(self, step: int) -> Tensor:
+        """How each image of the global batch is changed: [batch, 9], see training.augment.
+
+        With `flip` half of them are mirrored. Where the network is told of augmentation it is told of that too, as
+        Karras et al.'s published runs do: their samples are not mirrored, yet learn from images that are.
+        """
+        config, count = self._config, self._config.batch
+        done = augment.draw(config.seed, step, count, config.augment)
+        if config.flip:
+            done[:, 0] = torch.from_numpy(flips(config.seed, step * count, count))
+        return done
+
+    def _condition(self, step: int, rows: Tensor, mine: slice, told: Tensor | None) -> Condition | None:
+        label = null = None
+        if self._labels is not None:
+            label = self._labels[rows]
+            null = randomness.uniform(self._config.seed, randomness.LABELS, step, self._config.batch)[mine]
+            null = null < self._config.label_dropout
+        if label is None and told is None:
             return None
-        u = randomness.uniform(self._config.seed, randomness.LABELS, step, self._config.batch)[mine]
-        null = u < self._config.label_dropout
-        return Condition(label=self._labels[rows], null=null).to(self._device)
+        return Condition(label=label, null=null, augmentation=told).to(self._device)
 
     def held_out(self, most: int) -> Batch | None:
         """Up to `most` held-out images at noise levels and noise that never change, or None if there are none."""
