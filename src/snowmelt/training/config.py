@@ -102,7 +102,7 @@ def load_config(path: Path) -> TrainConfig:
         version = stored.pop("format_version")
         if version not in range(1, FORMAT_VERSION + 1):
             raise SnowmeltError(
-                f"{path} was written by another version of snowmelt: format {version}, and this one reads 1 to "
+                f"{path} was written by another version of snowmelt, in format {version}; this one reads 1 to "
                 f"{FORMAT_VERSION}.",
                 "Go on with that version, or begin a new run.",
             )
