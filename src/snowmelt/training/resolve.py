@@ -112,7 +112,10 @@ def resolve(
     dropout, augmented = recipe.dropout, recipe.augment
     if few:
         dropout, augmented = DROPOUT_OF_FEW, AUGMENT_OF_FEW
-        reasons.append(_of_few(len(data.images)))
+        reasons.append(
+            f"{len(data.images):,} images are few, and a network soon knows them by heart; the defaults that delay it "
+            f"are dropout {dropout:g} (--dropout) and augmentation {augmented:g} (--augment)"
+        )
     dropout = dropout if wishes.dropout is None else wishes.dropout
     augmented = augmented if wishes.augment is None else wishes.augment
     network = replace(network, augment_dim=augment.SIZE if augmented > 0 else 0)
@@ -151,14 +154,6 @@ def resolve(
         keep=wishes.keep,
     )
     return config, reasons
-
-
-def _of_few(count: int) -> str:
-    return (
-        f"{count:,} images are few: under {FEW_IMAGES:,} the network has dropout {DROPOUT_OF_FEW:g}, is no larger "
-        f"than preset fast, and sees images turned, scaled and moved (--augment {AUGMENT_OF_FEW:g}), of which it is "
-        "told, so that it does not learn them by heart"
-    )
 
 
 def proposed(
