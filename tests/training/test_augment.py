@@ -161,6 +161,11 @@ def test_what_is_done_follows_the_papers_laws(ks):
     assert ks(done[:, 5].hypot(done[:, 6]), lambda r: 2 * torch.special.ndtr(r) - 1) < 1
 
 
+def test_seeds_and_steps_differ():
+    draws = [augment.draw(seed, step, 50, 0.5) for seed in (0, 1) for step in (0, 1)]
+    assert len({str(draw.tolist()) for draw in draws}) == 4
+
+
 def test_probability_zero_does_nothing_and_tells_nothing():
     assert torch.equal(augment.draw(0, 3, 100, 0.0), torch.zeros(100, 9))
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 MOST = 2_000  # pictures that are looked at
 FEWEST = 100  # with fewer different ones even letters and random dots look alike
-# Above this, by a standard error, pictures are told from their mirror images. Photographs have a trace of handedness
-# that does no harm; to mirror letters does, so that a measured 56 % is enough where it is sure.
+# Above this, by a standard error, pictures are told from their mirror images. Lower, a trace of handedness does no
+# harm; and a doubt is settled against mirroring, which would put mirrored letters into samples.
 TOLD_APART = 0.55
 
 FOLDS = 5
