@@ -259,7 +259,9 @@ def train(
             allow_unreadable=wanted.allow_unreadable,
             fingerprint=loaded.fingerprint,
         )
-        config = resolve(asked, run.name, loaded, data_config, chosen, world.size)
+        config, reasons = resolve(asked, run.name, loaded, data_config, chosen, world.size)
+        for line in reasons:
+            reporter.note(line)
         trainer = Trainer(config, loaded, run, chosen, world, reporter)
         if dry_run is not None:
             dry_run(trainer)

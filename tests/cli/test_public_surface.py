@@ -24,7 +24,7 @@ OPTIONS = {
         *("--size", "--resolution", "--image_size"),
         *("--channels", "--labels", "--fit"),
         *("--flip", "--random_flip", "--no-flip", "--no-random_flip"),
-        *("--holdout", "--allow-unreadable", "--preset", "--minutes", "--images"),
+        *("--augment", "--holdout", "--allow-unreadable", "--preset", "--minutes", "--images"),
         *("--steps", "--max_train_steps"),
         *("--batch", "--train_batch_size"),
         "--micro-batch",

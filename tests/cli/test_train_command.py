@@ -72,6 +72,7 @@ def test_every_prediction_trains_and_samples_on_every_schedule_that_suits_it(
         ("--predict", "mean", "--noise-levels", 20, "--loss", "l1"),
         ("--predict", "eps", "--weight", "vlb", "--noise-levels", 10),
         ("--precision", "bf16", "--dropout", 0.2, "--ema", "500k", "--decay", 0.5, "--warmup", "1k", "--flip"),
+        ("--augment", 0.5, "--predict", "v", "--no-flip"),
     ],
     ids=lambda options: " ".join(map(str, options)),
 )
@@ -157,6 +158,25 @@ def test_a_dry_run_measures_real_steps(snowmelt, shoes, minimal, monkeypatch, ru
     assert rate > 1
     assert "1,000 steps  about " in answer.out
     assert not run.exists()
+
+
+def test_few_images_are_augmented_and_the_samples_are_guided_all_the_same(snowmelt, shoes, run):
+    answer = snowmelt("train", shoes, "--out", run, "--steps", 2, "--holdout", 0.2, "--batch", 4)
+    assert answer.code == 0, answer
+    told = " ".join(answer.out.split())
+    assert "20 images are few" in told
+    assert "with probability 0.15 each" in told
+    assert "Mirroring is off: 20 different images are too few" in told
+    assert (config_of(run)["augment"], config_of(run)["network"]["augment_dim"]) == (0.15, 9)
+    assert any("held_out_loss" in line for line in (run / "metrics.jsonl").read_text().splitlines())
+    assert snowmelt("sample", run, "-n", 2, "--steps", 2, "--guidance", 2).code == 0
+    assert snowmelt("train", "--resume", run, "--steps", 3).code == 0
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.5])
+def test_an_augmentation_is_a_probability(refusal, minimal, shoes, run, probability):
+    message = refusal("train", shoes, "--out", run, "--preset", minimal, "--steps", 2, "--augment", probability)
+    assert f"--augment {probability} is out of range. Expected 0 to 1." in " ".join(message.split())
 
 
 def test_names_that_other_tools_use_are_understood(snowmelt, minimal, shoes, run):

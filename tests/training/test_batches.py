@@ -1,12 +1,12 @@
 """The batch of step n is a pure function of (seed, n)."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from snowmelt.training import randomness
+from snowmelt.training import augment, randomness
 from snowmelt.training.batches import Batch
 from snowmelt.training.distributed import World
 
@@ -14,18 +14,21 @@ from snowmelt.training.distributed import World
 def joined(parts):
     """Several shares as one batch."""
     tensors = [torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Batch) if f.name != "cond"]
-    labels = torch.cat([part.cond.label for part in parts])
-    return [*tensors, labels, torch.cat([part.cond.null for part in parts])]
+    told = [torch.cat([getattr(part.cond, name) for part in parts]) for name in ("label", "null", "augmentation")]
+    return [*tensors, *told]
 
 
 def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(joined(a), joined(b), strict=True))
 
 
+EVERYTHING = {"batch": 12, "flip": True, "augment": 0.4, "label_dropout": 0.5}
+
+
 @pytest.fixture
 def trainable(setup):
-    """Flips, withheld labels and everything else that is drawn."""
-    return setup(batch=12, flip=True, label_dropout=0.5, seed=3)
+    """Flips, augmentation, withheld labels and everything else that is drawn."""
+    return setup(**EVERYTHING, seed=3)
 
 
 def test_a_step_is_drawn_alike_whatever_was_drawn_before(trainable):
@@ -48,11 +51,11 @@ def test_micro_batches_are_the_batch(trainable):
 
 
 def test_steps_and_seeds_differ_in_everything(trainable, setup):
-    names = [f.name for f in fields(Batch) if f.name != "cond"] + ["label", "null"]
+    names = [f.name for f in fields(Batch) if f.name != "cond"] + ["label", "null", "augmentation"]
     first = joined([trainable.batches().draw(0)])
-    for other in (trainable.batches().draw(1), setup(batch=12, flip=True, label_dropout=0.5, seed=4).batches().draw(0)):
+    for other in (trainable.batches().draw(1), setup(**EVERYTHING, seed=4).batches().draw(0)):
         differ = [name for name, a, b in zip(names, first, joined([other]), strict=True) if not torch.equal(a, b)]
-        assert {"x_0", "noise", "log_snr", "label", "null"} <= set(differ)
+        assert {"x_0", "noise", "log_snr", "label", "null", "augmentation"} <= set(differ)
 
 
 def test_every_image_is_seen_once_an_epoch(setup):
@@ -69,6 +72,42 @@ def test_a_flip_mirrors_about_half_of_the_images(setup):
     mirrored = [torch.equal(a.flip(-1), b) for a, b in zip(plain, flipped, strict=True)]
     assert changed == mirrored
     assert 30 < sum(changed) < 70
+
+
+def test_images_are_augmented_as_the_network_is_told(setup):
+    plain = setup(batch=40, flip=False).batches().draw(3)
+    done = setup(batch=40, flip=False, augment=0.3).batches().draw(3)
+    told = done.cond.augmentation
+    assert torch.equal(told, augment.draw(0, 3, 40, 0.3))
+    assert torch.equal(done.x_0, augment.apply(plain.x_0, told))
+    nothing = (told == 0).all(1)
+    assert 0 < nothing.sum() < 40
+    assert torch.equal(done.x_0[nothing], plain.x_0[nothing])
+    assert torch.equal(done.noise, plain.noise)
+
+
+def test_without_augmentation_the_network_is_told_nothing_not_even_of_flips(setup):
+    assert setup(flip=True, augment=0.0).batches().draw(0).cond.augmentation is None
+
+
+def test_with_augmentation_the_network_is_told_of_flips_too(setup):
+    flipped = setup(batch=200, flip=True).batches().draw(1).x_0
+    plain = setup(batch=200, flip=False).batches().draw(1).x_0
+    told = setup(batch=200, flip=True, augment=1e-9).batches().draw(1)
+    assert torch.equal(told.x_0, flipped)
+    mirrored = told.cond.augmentation[:, 0] == 1
+    assert torch.equal(mirrored, (flipped != plain).flatten(1).any(1))
+    assert not told.cond.augmentation[:, 1:].any()
+
+
+def test_images_without_classes_are_augmented_and_told(setup):
+    made = setup(augment=0.5)
+    unlabelled = replace(
+        made, data=replace(made.data, training=replace(made.data.training, labels=None), class_names=None)
+    )
+    cond = unlabelled.batches().draw(0).cond
+    assert cond.label is None
+    assert cond.augmentation.shape == (made.config.batch, 9)
 
 
 def test_labels_are_withheld_as_often_as_asked(setup):
@@ -91,6 +130,7 @@ def test_the_held_out_batch_never_changes_and_is_not_trained_on(trainable):
     assert torch.equal(one.noise, other.noise)
     assert torch.equal(one.log_snr, other.log_snr)
     assert one.cond.null is None
+    assert one.cond.augmentation is None  # nothing is done to it, and the network is told nothing
     every = torch.cat([trainable.batches().draw(step).x_0 for step in range(4)])
     assert not any(torch.equal(a, b) or torch.equal(a, b.flip(-1)) for a in one.x_0 for b in every)
 

@@ -19,6 +19,7 @@ SETTINGS = {
     "seed": 5,
     "flip": True,
     "dropout": 0.0,
+    "augment": 0.3,
 }
 
 

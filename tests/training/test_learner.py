@@ -1,5 +1,7 @@
 """One training step."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -33,6 +35,31 @@ def test_micro_batches_give_the_gradient_and_the_loss_of_one_batch(setup, monkey
         assert other_loss == pytest.approx(loss, rel=1e-6)
         for name, gradient in whole.items():
             torch.testing.assert_close(parts[name], gradient, rtol=0, atol=1e-6)
+
+
+def test_what_was_done_to_the_images_reaches_the_network_and_is_learned(setup, monkeypatch):
+    made = setup(batch=8, augment=0.9)
+    learner, batch = made.learner(), made.batches().draw(0)
+    layer = next(name for name, _ in learner.network.named_parameters() if "augmentation" in name)
+    assert gradients(learner, batch, monkeypatch)[f"network.{layer}"].abs().max() > 0
+    learner = made.learner()
+    for step in range(30):
+        learner.step(made.batches().draw(step), 1e-2, step, 8 * (step + 1))
+    x, level = torch.randn(8, 3, 8, 8), torch.zeros(8)
+    with torch.no_grad():
+        network = learner.network.eval()
+        told, untold = network(x, level, batch.cond), network(x, level, replace(batch.cond, augmentation=None))
+        nothing = network(x, level, replace(batch.cond, augmentation=torch.zeros(8, 9)))
+    assert (told - untold).abs().max() > 1e-3
+    assert torch.equal(untold, nothing)  # samplers tell nothing
+
+
+def test_guidance_compares_under_the_same_augmentation(setup):
+    made = setup(batch=8, augment=0.9)
+    cond = made.batches().draw(0).cond
+    withheld = cond.withheld(8, torch.device("cpu"))
+    assert torch.equal(withheld.augmentation, cond.augmentation)
+    assert bool(withheld.null.all())
 
 
 def test_a_step_moves_the_weights_and_both_averages(setup):

@@ -1,17 +1,23 @@
 """From what was said to a whole config, and the file it is kept in."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.data_set import Split
+from snowmelt.data.images import Stored
+from snowmelt.data.items import Target
+from snowmelt.data.mirror import Handedness
+from snowmelt.data.pipeline import load_data
 from snowmelt.process.schedule import Schedule
-from snowmelt.training import resolve
-from snowmelt.training.config import load_config, save_config
+from snowmelt.training import augment, resolve
+from snowmelt.training.config import ADDED, DataConfig, load_config, save_config
 from snowmelt.training.recipe import PROCESSES, preset_for, recipes
-from snowmelt.training.resolve import Wishes, check_wishes, describe, resolve_budget, resolve_process
+from snowmelt.training.resolve import Wishes, check_wishes, describe, proposed, resolve_budget, resolve_process
 
 CPU = torch.device("cpu")
 
@@ -23,6 +29,7 @@ def process(preset="tiny", **wishes):
 def test_the_preset_follows_the_images_and_the_device():
     assert [preset_for(pixels, on_gpu=False) for pixels in (8, 16, 17, 64)] == ["tiny", "tiny", "fast", "fast"]
     assert [preset_for(pixels, on_gpu=True) for pixels in (8, 32, 64)] == ["tiny", "small", "small"]
+    assert [preset_for(pixels, on_gpu=True, few=True) for pixels in (8, 32, 64)] == ["tiny", "fast", "fast"]
 
 
 def test_what_is_left_open_is_the_presets():
@@ -53,19 +60,80 @@ def test_a_budget_is_given_or_the_devices():
     assert resolve_budget(Wishes(steps=3), CPU).steps == 3
 
 
-def test_a_network_gets_dropout_where_there_are_few_images(setup, monkeypatch):
-    def dropout(**wishes):
-        return setup(**{"preset": "auto", **wishes}).config.network["dropout"]
+def test_few_images_get_dropout_and_augmentation(setup, monkeypatch):
+    def both(**wishes):
+        config = setup(**{"preset": "auto", **wishes}).config
+        assert config.network["augment_dim"] == (augment.SIZE if config.augment > 0 else 0)
+        return config.network["dropout"], config.augment
 
-    assert dropout() == resolve.DROPOUT_OF_FEW
-    assert dropout(dropout=0.0) == 0
-    assert dropout(preset="ddpm-cifar10") == 0.1  # a recipe that was asked for is kept
+    assert both() == (resolve.DROPOUT_OF_FEW, resolve.AUGMENT_OF_FEW)
+    assert both(dropout=0.0) == (0, resolve.AUGMENT_OF_FEW)
+    assert both(augment=0.0) == (resolve.DROPOUT_OF_FEW, 0)
+    assert both(preset="ddpm-cifar10") == (0.1, 0)  # a recipe that was asked for is kept
     monkeypatch.setattr(resolve, "FEW_IMAGES", 3)
-    assert dropout() == 0
+    assert both() == (0, 0)
+    assert both(augment=0.3) == (0, 0.3)
+
+
+def test_the_published_augmentation_is_told_to_the_published_network(setup):
+    config = setup(preset="edm-cifar10").config
+    assert (config.augment, config.flip, config.network["augment_dim"]) == (0.12, True, 9)
+    assert setup(preset="edm-cifar10", augment=0.0).config.network["augment_dim"] == 0
+
+
+def fields_and_letters(count=120):
+    """Smooth random pictures, and the same with an L in each: [N, 1, 16, 16] uint8."""
+    noise = torch.rand(count, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    plain = (torch.nn.functional.avg_pool2d(noise, 3, 1, 1) * 255).byte()
+    lettered = plain.clone()
+    lettered[:, :, 3:12, 5] = lettered[:, :, 11, 5:10] = 255
+    return plain, lettered
+
+
+def test_images_decide_whether_they_are_mirrored_unless_the_user_or_the_preset_does(setup):
+    data = setup().data
+    about = setup().config.data
+    plain, lettered = fields_and_letters()
+
+    def decided(images, preset="minimal", **wishes):
+        made = replace(data, training=Split(Stored(images, torch.arange(len(images)))), class_names=None)
+        config, reasons = resolve.resolve(Wishes(preset=preset, steps=1, **wishes), "x", made, about, CPU, 1)
+        return config.flip, [reason for reason in reasons if "Mirroring" in reason]
+
+    assert decided(plain)[0] is True
+    assert "hardly told apart" in decided(plain)[1][0]
+    assert decided(lettered)[0] is False
+    assert "--flip forces it" in decided(lettered)[1][0]
+    assert decided(lettered[:50])[0] is False
+    for wish in (True, False):
+        assert decided(plain, flip=wish) == (wish, [])
+    assert decided(lettered, preset="ddpm-cifar10") == (True, [])
+    assert decided(plain, preset="iddpm-cifar10") == (False, [])
+
+
+def test_digits_are_not_mirrored_and_not_augmented():
+    digits = load_data("digits")
+    about = DataConfig("digits", (8, 8), 1, "auto", "crop", 0.05, False, digits.fingerprint)
+    config, reasons = resolve.resolve(Wishes(), "digits", digits, about, CPU, 1)
+    assert (config.flip, config.augment, config.network["dropout"], config.network["augment_dim"]) == (False, 0, 0, 0)
+    assert len(reasons) == 1
+    assert "Mirroring is off: mirrored images are told apart with 9" in reasons[0]
+
+
+def test_what_is_proposed_is_what_training_chooses(setup):
+    target = Target("uint8", 3, 8, 8, "crop")
+    made = proposed(target, 20, None, CPU)
+    assert (made["dropout"]["value"], made["augment"]["value"]) == (resolve.DROPOUT_OF_FEW, resolve.AUGMENT_OF_FEW)
+    assert made["flip"]["value"] == "by data"
+    assert proposed(target, 2000, None, CPU)["augment"]["value"] == 0
+    assert proposed(Target("uint8", 3, 32, 32, "crop"), 20, None, torch.device("cuda"))["preset"]["value"] == "fast"
+    told = proposed(target, 2000, None, CPU, Handedness(0.9, 0.01, 2000))["flip"]
+    assert told["value"] is False
+    assert "90%" in told["why"]
 
 
 def test_the_choices_are_told_in_words(setup):
-    told = " ".join(describe(setup(flip=True, dropout=0.2, lr=0.5).config, 1_500_000, CPU))
+    told = " ".join(describe(setup(flip=True, dropout=0.2, lr=0.5, augment=0.25).config, 1_500_000, CPU))
     for part in (
         "minimal",
         "1.5 million",
@@ -76,6 +144,7 @@ def test_the_choices_are_told_in_words(setup):
         "10 steps",
         "0.2",
         "mirrored",
+        "probability 0.25",
     ):
         assert part in told
 
@@ -115,6 +184,22 @@ def test_a_setting_that_is_unknown_or_missing_is_named(setup, tmp_path):
         path.write_text(yaml.safe_dump(changed))
         with pytest.raises(SnowmeltError, match=word):
             load_config(path)
+
+
+def test_a_config_of_every_older_format_takes_what_was_added_since(setup, tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    config = setup(augment=0.5).config
+    save_config(config, path)
+    stored = yaml.safe_load(path.read_text())
+    del stored["augment"]
+    del stored["data"]["fit"]
+    path.write_text(yaml.safe_dump({**stored, "format_version": 1}))
+    monkeypatch.setitem(ADDED, 2, {"augment": 0.0, "data": {"fit": "pad", "size": [9, 9]}})
+    loaded = load_config(path)
+    assert loaded == replace(config, augment=0.0, data=replace(config.data, fit="pad"))
+    path.write_text(yaml.safe_dump({**stored, "format_version": 2}))
+    with pytest.raises(SnowmeltError, match=r"augment|fit"):
+        load_config(path)
 
 
 def test_a_config_cannot_be_changed(setup):

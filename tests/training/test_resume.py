@@ -13,6 +13,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.pipeline import load_data
 from snowmelt.training import checkpoint
 from snowmelt.training.checkpoint import load_latest
+from snowmelt.training.config import load_config
 from snowmelt.training.metrics import read_metrics
 from snowmelt.training.run import claimed
 
@@ -40,7 +41,7 @@ def stop(learner):
         {"steps": 12},
         {"images": 90},
         {"steps": 12, "dropout": 0.3, "precision": "bf16"},
-        {"steps": 12, "predict": "eps"},
+        {"steps": 12, "predict": "eps", "augment": 0.3},
     ],
     ids=str,
 )
@@ -243,6 +244,15 @@ def test_resuming_a_folder_that_is_no_run_is_refused(tmp_path, refusal):
 def test_a_config_that_is_none_is_refused(run_of, refusal, text, match):
     (run_of / "config.yaml").write_text(text)
     assert match in refusal("train", "--resume", run_of)
+
+
+def test_a_config_of_the_first_format_means_a_run_without_augmentation(run_of, finished_run):
+    text = (run_of / "config.yaml").read_text()
+    assert "format_version: 2\n" in text
+    assert "augment: 0.0\n" in text
+    text = text.replace("format_version: 2\n", "format_version: 1\n").replace("augment: 0.0\n", "")
+    (run_of / "config.yaml").write_text(text)
+    assert load_config(run_of / "config.yaml") == load_config(finished_run / "config.yaml")
 
 
 def test_changed_images_are_refused(minimal, tmp_path, refusal):

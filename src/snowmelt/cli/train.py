@@ -27,6 +27,7 @@ def train(
     labels: str = "auto",
     fit: Literal["crop", "pad", "stretch"] = "crop",
     flip: Annotated[bool | None, Parameter(alias="--random_flip")] = None,
+    augment: float | None = None,
     holdout: float = 0.05,
     allow_unreadable: Annotated[bool, Parameter(negative="")] = False,
     preset: str = "auto",
@@ -77,7 +78,10 @@ def train(
     fit
         How images of other proportions are brought to the size.
     flip
-        Mirror images at random while training. Default: off, except where the preset says so.
+        Mirror half of the images while training. Default: the preset's, or where mirrored images cannot be told apart.
+    augment
+        Turn, scale and move images with this probability each, and tell the network, so that samples show none of it.
+        Default: the preset's, or 0.15 under 1,000 images.
     holdout
         The part of the images kept from training to judge by; an official test set is used instead.
     allow_unreadable
@@ -188,6 +192,7 @@ def train(
         "label_dropout": label_dropout,
         "ema": ema,
         "flip": flip,
+        "augment": augment,
         "precision": {"no": "fp32"}.get(precision, precision),
         "seed": seed,
         "log_every": log_every,

@@ -16,7 +16,7 @@ from snowmelt.image.codec import to_network
 from snowmelt.model.condition import Condition
 from snowmelt.model.condition_spec import NOTHING_ELSE
 from snowmelt.process.schedule import Schedule
-from snowmelt.training import randomness
+from snowmelt.training import augment, randomness
 from snowmelt.training.ahead import Ahead
 from snowmelt.training.config import TrainConfig
 from snowmelt.training.density import densities, stratify
@@ -75,18 +75,15 @@ class Batches:
         pixels, cond = self._pictures(step)
         self.waited += time.perf_counter() - began
         x_0 = to_network(pixels.to(self._device), self._data.value_range)
-        if config.flip:
-            mirrored = torch.from_numpy(flips(config.seed, step * count, count)[mine]).to(self._device)
-            x_0 = _mirrored(x_0, mirrored)
-            if cond is not None and cond.image is not None:
-                cond = replace(cond, image=_mirrored(cond.image, mirrored.cpu()))
+        cond = None if cond is None else self._withheld(step, cond.to(self._device))
+        x_0, cond = self._changed(step, x_0, cond)
         u = randomness.uniform(config.seed, randomness.LEVELS, step, count)
         u = (stratify(u) if config.stratified else u)[mine]
         log_snr = densities.get(config.process.density)(u, self._schedule, **config.process.density_options)
         shape = (count, *x_0.shape[1:])
         noise = randomness.normal(config.seed, randomness.NOISE, step, shape, self._device)[mine]
         quarter = (u * QUARTERS).long().to(self._device)
-        return Batch(x_0, noise, log_snr, quarter, self._withheld(step, cond, mine))
+        return Batch(x_0, noise, log_snr, quarter, cond)
 
     @property
     def _mine(self) -> slice:
@@ -106,12 +103,35 @@ class Batches:
             return split.take(places, spec)
         return self._on_device[places.to(self._device)], split.condition(places, spec)
 
-    def _withheld(self, step: int, cond: Condition | None, mine: slice) -> Condition | None:
+    def _withheld(self, step: int, cond: Condition) -> Condition:
         """The condition, withheld now and then."""
-        if cond is None:
-            return None
-        u = randomness.uniform(self._config.seed, randomness.LABELS, step, self._config.batch)[mine]
-        return replace(cond, null=u < self._config.label_dropout).to(self._device)
+        u = randomness.uniform(self._config.seed, randomness.LABELS, step, self._config.batch)[self._mine]
+        return replace(cond, null=(u < self._config.label_dropout).to(self._device))
+
+    def _changed(self, step: int, x_0: Tensor, cond: Condition | None) -> tuple[Tensor, Condition | None]:
+        """The images mirrored and augmented, with those they are made from; and what the network is told of it."""
+        done = self._to_be_done(step)[self._mine]
+        if cond is None or cond.image is None:
+            x_0 = augment.apply(x_0, done)
+        else:
+            both = augment.apply(torch.cat([x_0, cond.image], dim=1), done)
+            x_0, image = torch.tensor_split(both, [x_0.shape[1]], dim=1)
+            cond = replace(cond, image=image)
+        if self._config.augment > 0:
+            cond = replace(cond or Condition(), augmentation=done.to(self._device))
+        return x_0, cond
+
+    def _to_be_done(self, step: int) -> Tensor:
+        """How each image of the global batch is changed: [batch, 9], see training.augment.
+
+        With `flip` half of them are mirrored. Where the network is told of augmentation it is told of that too, as
+        Karras et al.'s published runs do: their samples are not mirrored, yet learn from images that are.
+        """
+        config, count = self._config, self._config.batch
+        done = augment.draw(config.seed, step, count, config.augment)
+        if config.flip:
+            done[:, 0] = torch.from_numpy(flips(config.seed, step * count, count))
+        return done
 
     def shown(self, count: int) -> Condition | None:
         """What `count` previews are asked to be: every class in turn, or as real images of which more is known."""
@@ -141,10 +161,6 @@ class Batches:
         noise = randomness.normal(config.seed, randomness.HELD_OUT, 0, tuple(x_0.shape), self._device)
         cond = None if cond is None else cond.to(self._device)
         return Batch(x_0, noise, log_snr, (u * QUARTERS).long().to(self._device), cond)
-
-
-def _mirrored(images: Tensor, which: Tensor) -> Tensor:
-    return torch.where(which.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 def _fits(images: Images, device: torch.device) -> bool:

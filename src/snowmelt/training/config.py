@@ -14,7 +14,10 @@ from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.training.budget import Budget
 from snowmelt.training.recipe import Process
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# What each format added, with the values that runs were trained with before; settings of `data` and so on in a dict
+# of their own: {3: {"data": {"new": 0}}}.
+ADDED: dict[int, dict[str, Any]] = {2: {"augment": 0.0}}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class TrainConfig:
     lr               base learning rate; see budget.Plan for its course
     warmup           images of linear warm-up
     decay            the last part of the run over which the rate falls to zero
+    flip             half of the images are mirrored
+    augment          probability of each transformation of training.augment; 0: none, and the network is told nothing
     label_dropout    how often the class is withheld, for guidance
     precision        fp32, bf16 or fp16: the network's inner arithmetic
     log_every        steps between rows of metrics.jsonl
@@ -69,6 +74,7 @@ class TrainConfig:
     clip: float | None
     emas: tuple[str, ...]
     flip: bool
+    augment: float
     stratified: bool
     label_dropout: float
     precision: str
@@ -93,8 +99,15 @@ def load_config(path: Path) -> TrainConfig:
     """Read `config.yaml`; anything missing or unknown is an error that names it."""
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if stored.pop("format_version") != FORMAT_VERSION:
-            raise SnowmeltError(f"{path} was written by another version of snowmelt.")
+        version = stored.pop("format_version")
+        if version not in range(1, FORMAT_VERSION + 1):
+            raise SnowmeltError(
+                f"{path} was written by another version of snowmelt, in format {version}; this one reads 1 to "
+                f"{FORMAT_VERSION}.",
+                "Go on with that version, or begin a new run.",
+            )
+        for later in range(version + 1, FORMAT_VERSION + 1):
+            stored = _completed(stored, ADDED[later])
         data, process, budget = stored.pop("data"), stored.pop("process"), stored.pop("budget")
         return TrainConfig(
             data=DataConfig(**{**data, "size": tuple(data["size"])}),
@@ -106,6 +119,12 @@ def load_config(path: Path) -> TrainConfig:
         raise SnowmeltError(f"{path} does not exist.", "Expected a run folder written by `snowmelt train`.") from error
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise SnowmeltError(f"{path} is not a run's config: {error}.") from error
+
+
+def _completed(stored: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    """What is stored, and what was added since where it is not."""
+    inner = {key: _completed(stored[key], value) for key, value in added.items() if isinstance(value, dict)}
+    return {**added, **stored, **inner}
 
 
 def _plain(value: Any) -> Any:

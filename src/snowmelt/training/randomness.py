@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # Separate streams of one seed.
-LEVELS, LABELS, NOISE, NETWORK, INITIAL, HELD_OUT = range(6)
+LEVELS, LABELS, NOISE, NETWORK, INITIAL, HELD_OUT, AUGMENT = range(7)
 
 
 def uniform(seed: int, stream: int, step: int, count: int) -> Tensor:

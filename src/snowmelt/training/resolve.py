@@ -12,6 +12,7 @@ from snowmelt.base.device import choose_precision
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.data_set import Data
 from snowmelt.data.items import Target
+from snowmelt.data.mirror import Handedness, measure_handedness
 from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.model.condition_spec import NOTHING_ELSE
 from snowmelt.model.networks import config_to_dict
@@ -19,6 +20,7 @@ from snowmelt.model.networks.presets import PRESETS
 from snowmelt.model.prediction import predictions
 from snowmelt.process.schedule import Schedule
 from snowmelt.process.shapes import shapes
+from snowmelt.training import augment
 from snowmelt.training.budget import Budget
 from snowmelt.training.config import DataConfig, TrainConfig
 from snowmelt.training.density import densities
@@ -32,9 +34,11 @@ CONTINUOUS = "continuous"
 DEFAULT_MINUTES = {"cpu": 10.0, "cuda": 60.0, "mps": 30.0}
 LABEL_DROPOUT = 0.1  # enough for guidance
 MOST_BATCH = 1_000_000
-# Below this a network learns its images by heart within minutes, and dropout delays it (EDM's value for CIFAR-10).
+# Below this a network learns its images by heart within minutes. Dropout and augmentation delay it (Karras et al.
+# 2022: the dropout of CIFAR-10, the augmentation of their smaller sets), and so does a network of fewer weights.
 FEW_IMAGES = 1_000
 DROPOUT_OF_FEW = 0.13
+AUGMENT_OF_FEW = 0.15
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Wishes:
     label_dropout: float | None = None
     ema: str | None = None
     flip: bool | None = None
+    augment: float | None = None
     precision: str = "auto"
     seed: int = 0
     log_every: int = 10
@@ -91,22 +96,44 @@ def _decide(
 
 def resolve(
     wishes: Wishes, name: str, data: Data, data_config: DataConfig, device: torch.device, world: int
-) -> TrainConfig:
-    """The complete config of a run on this data and device; contradictions are errors that name the flag."""
-    on_gpu = device.type != "cpu"
+) -> tuple[TrainConfig, list[str]]:
+    """The complete config of a run on this data and device, and as sentences what the images decided in it.
+
+    Contradictions are errors that name the flag.
+    """
     channels, height, width = data.training.images.shape[1:]
-    preset = preset_for(max(height, width), on_gpu) if wishes.preset == "auto" else wishes.preset
+    few = wishes.preset == "auto" and len(data.training.images) < FEW_IMAGES
+    preset = wishes.preset
+    if preset == "auto":
+        preset = preset_for(max(height, width), device.type != "cpu", few)
     recipe = recipes.get(preset)
     process, batch, emas, precision, budget = _decide(wishes, recipe, device, world)
     classes = 0 if data.class_names is None else len(data.class_names)
     network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
-    network = replace(network, value_dim=len(data.conditions.columns), image_channels=data.conditions.pair_channels)
-    dropout = recipe.dropout if wishes.dropout is None else wishes.dropout
-    if dropout is None and wishes.preset == "auto" and len(data.training.images) < FEW_IMAGES:
-        dropout = DROPOUT_OF_FEW
+    reasons = []
+    dropout, augmented = recipe.dropout, recipe.augment
+    if few:
+        dropout, augmented = DROPOUT_OF_FEW, AUGMENT_OF_FEW
+        reasons.append(
+            f"{len(data.training.images):,} images are few, and a network soon knows them by heart; the defaults that "
+            f"delay it are dropout {dropout:g} (--dropout) and augmentation {augmented:g} (--augment)"
+        )
+    dropout = dropout if wishes.dropout is None else wishes.dropout
+    augmented = augmented if wishes.augment is None else wishes.augment
+    network = replace(
+        network,
+        augment_dim=augment.SIZE if augmented > 0 else 0,
+        value_dim=len(data.conditions.columns),
+        image_channels=data.conditions.pair_channels,
+    )
     if dropout is not None:
         network = replace(network, dropout=dropout)
-    return TrainConfig(
+    flip = recipe.flip if wishes.flip is None else wishes.flip
+    if flip is None:
+        handedness = measure_handedness(data.training.images, data.training.labels)
+        flip = handedness.mirroring
+        reasons.append(str(handedness))
+    config = TrainConfig(
         name=name,
         preset=preset,
         data=data_config,
@@ -122,7 +149,8 @@ def resolve(
         weight_decay=recipe.weight_decay,
         clip=recipe.clip,
         emas=emas,
-        flip=bool(recipe.flip) if wishes.flip is None else wishes.flip,
+        flip=flip,
+        augment=augmented,
         stratified=recipe.stratified,
         label_dropout=_label_dropout(wishes, classes > 0 or data.conditions != NOTHING_ELSE),
         precision=precision,
@@ -132,6 +160,7 @@ def resolve(
         checkpoint_minutes=wishes.checkpoint_minutes,
         keep=wishes.keep,
     )
+    return config, reasons
 
 
 def _label_dropout(wishes: Wishes, told: bool) -> float:
@@ -142,20 +171,35 @@ def _label_dropout(wishes: Wishes, told: bool) -> float:
 
 
 def proposed(
-    target: Target, count: int, classes: Mapping[str, int] | None, device: torch.device
+    target: Target,
+    count: int,
+    classes: Mapping[str, int] | None,
+    device: torch.device,
+    handedness: Handedness | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """What training would choose by itself for such data, each as {"value", "why"}."""
-    preset = preset_for(max(target.height, target.width), device.type != "cpu")
+    """What training would choose by itself for such data, each as {"value", "why"}.
+
+    handedness  what was measured on the images; None where they are not at hand
+    """
+    few = count < FEW_IMAGES
+    preset = preset_for(max(target.height, target.width), device.type != "cpu", few)
     recipe = recipes.get(preset)
-    few = count < FEW_IMAGES and recipe.dropout is None
+    some = f"{count:,} images; some under {FEW_IMAGES:,}"
+    flip: dict[str, Any] = {
+        "value": "by data",
+        "why": "on where mirrored images cannot be told apart; --flip forces it",
+    }
+    if handedness is not None:
+        flip = {"value": handedness.mirroring, "why": str(handedness)}
     size = f"{target.height}x{target.width}"
     return {
         "size": {"value": size, "why": "what all share, or a square of the median shorter side, at most 64"},
         "channels": {"value": target.channels, "why": "1 where at least 90% are grey, else 3"},
-        "preset": {"value": preset, "why": f"for {size} on {device.type}"},
+        "preset": {"value": preset, "why": f"for {count:,} images of {size} on {device.type}"},
         "batch": {"value": recipe.batch, "why": f"of preset {preset}"},
-        "dropout": {"value": DROPOUT_OF_FEW if few else 0.0, "why": f"{count:,} images; some under {FEW_IMAGES:,}"},
-        "flip": {"value": bool(recipe.flip), "why": f"of preset {preset}; --flip mirrors half of them"},
+        "dropout": {"value": DROPOUT_OF_FEW if few else 0.0, "why": some},
+        "augment": {"value": AUGMENT_OF_FEW if few else 0.0, "why": some},
+        "flip": flip,
         "classes": {"value": 0 if classes is None else len(classes), "why": "by --labels auto"},
         "holdout": {"value": 0.05, "why": "kept from training, to judge by; an official test split instead"},
     }
@@ -175,6 +219,11 @@ def describe(config: TrainConfig, parameters: int, device: torch.device) -> list
         lines[1] += f"; dropout {config.network['dropout']:g}"
     if config.flip:
         lines[1] += "; half of the images mirrored"
+    if config.augment > 0:
+        lines.append(
+            f"Images are turned, scaled and moved with probability {config.augment:g} each, and the network is told "
+            "(--augment): samples show none of it"
+        )
     return lines
 
 
@@ -242,6 +291,7 @@ def _check_numbers(wishes: Wishes, batch: int, world: int) -> None:
         ("--lr", wishes.lr, 0, 10),
         ("--warmup", wishes.warmup, 0, 1e15),
         ("--decay", wishes.decay, 0, 1),
+        ("--augment", wishes.augment, 0, 1),
         ("--label-dropout", wishes.label_dropout, 0, 1),
         ("--seed", wishes.seed, 0, 2**63 - 1),
         ("--log-every", wishes.log_every, 1, 1e9),
