@@ -5,7 +5,21 @@ A new kind is a new file here that registers itself, and its import below: kinds
 
 from __future__ import annotations
 
-from snowmelt.data.sources import archive, array, digits, fashion_mnist, folder
+from snowmelt.data.sources import archive, array, digits, fashion_mnist, hub
+
+# isort: split
+from snowmelt.data.sources import folder  # last, for it takes every folder
 from snowmelt.data.sources.kind import SOURCES, Kind, open_source, settled_name
 
-__all__ = ["SOURCES", "Kind", "archive", "array", "digits", "fashion_mnist", "folder", "open_source", "settled_name"]
+__all__ = [
+    "SOURCES",
+    "Kind",
+    "archive",
+    "array",
+    "digits",
+    "fashion_mnist",
+    "folder",
+    "hub",
+    "open_source",
+    "settled_name",
+]
