@@ -5,7 +5,7 @@ A new kind is a new file here that registers itself, and its import below: kinds
 
 from __future__ import annotations
 
-from snowmelt.data.sources import archive, array, digits, fashion_mnist, hub
+from snowmelt.data.sources import archive, array, digits, fashion_mnist, hub, shards
 
 # isort: split
 from snowmelt.data.sources import folder  # last, for it takes every folder
@@ -22,4 +22,5 @@ __all__ = [
     "hub",
     "open_source",
     "settled_name",
+    "shards",
 ]
