@@ -5,7 +5,7 @@ A new kind is a new file here that registers itself, and its import below: kinds
 
 from __future__ import annotations
 
-from snowmelt.data.sources import archive, array, digits, fashion_mnist, hub, shards
+from snowmelt.data.sources import archive, array, cifar10, digits, fashion_mnist, hub, mnist, shards
 
 # isort: split
 from snowmelt.data.sources import folder  # last, for it takes every folder
@@ -16,10 +16,12 @@ __all__ = [
     "Kind",
     "archive",
     "array",
+    "cifar10",
     "digits",
     "fashion_mnist",
     "folder",
     "hub",
+    "mnist",
     "open_source",
     "settled_name",
     "shards",
