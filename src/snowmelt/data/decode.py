@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from snowmelt.data.colour import in_srgb
+from snowmelt.data.deep_tiff import advice, read_deep, read_deep_header
 from snowmelt.data.fit import FITS, fit_plane
 from snowmelt.data.items import Header, Pixels, Target, UnreadableError
 
@@ -60,6 +61,9 @@ SIDEWAYS = (5, 6, 7, 8)
 
 def read_header(file: BinaryIO) -> Header:
     """What the file's header says, without decoding pixels; raises UnreadableError with the reason."""
+    deep_header = read_deep_header(file, MAX_PIXELS)
+    if deep_header is not None:
+        return deep_header
     with _opened(file) as image:
         # A PNG may carry EXIF behind its pixels; to look there would be to decode it. A TIFF is opened upright.
         turn = 1 if image.format == "PNG" and "exif" not in image.info else _orientation(image)
@@ -87,6 +91,9 @@ def read_image(file: BinaryIO, target: Target) -> Pixels:
     16-bit file is rounded to 8 bits, or an 8-bit one scaled to 16, where the data set is of the other depth. Raises
     UnreadableError with the reason where the file is damaged or not a picture.
     """
+    deep_pixels = read_deep(file, target, MAX_PIXELS)
+    if deep_pixels is not None:
+        return deep_pixels
     with _opened(file) as image:
         _hurry(image, target)
         image.load()
@@ -135,7 +142,7 @@ def _opened(file: BinaryIO) -> Iterator[ImageFile]:
     except UnreadableError:
         raise
     except UnidentifiedImageError as error:
-        raise UnreadableError(f"not a picture in any of the formats {', '.join(FORMATS)}") from error
+        raise UnreadableError(f"not a picture in any of the formats {', '.join(FORMATS)}{advice(file)}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableError(
             f"its header claims more than the {MAX_PIXELS:,} pixels that are read (a decompression bomb?): {error}"
