@@ -15,10 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ImageCms
 
-from snowmelt.base.errors import SnowmeltError
-from snowmelt.data.arrays import Rows
 from snowmelt.data.colour import means_srgb
 from snowmelt.data.items import Header, Pixels, Target, UnreadableError
+from snowmelt.data.planes import fitted_planes
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 DTYPES = {"uint8": "uint8", "uint16": "uint16", "float16": "float32", "float32": "float32", "float64": "float32"}
@@ -74,19 +73,10 @@ def read_deep(file: BinaryIO, target: Target, most_pixels: int) -> Pixels | None
         planes = page.asarray().astype(header.dtype, copy=False)
         planes = planes.transpose(2, 0, 1) if page.axes == "YXS" else planes
         alpha, (swapped, turned) = _alpha(page), TURNS.get(_turn(page), (False, ()))
-    if (header.dtype == "float32") != (target.dtype == "float32"):
-        own, others = ("floats", "integers") if header.dtype == "float32" else ("integers", "32-bit floats")
-        raise UnreadableError(f"its pixels are {own}, those of most others {others}")
     planes = np.flip(planes.swapaxes(1, 2) if swapped else planes, turned)
     if alpha and target.channels == header.channels:
         planes = _on_white(planes, alpha)
-    try:
-        fitted = Rows(planes[None]).read(0, target)
-    except SnowmeltError as error:
-        raise UnreadableError(f"it has {len(planes)} channels, and the data set {target.channels}") from error
-    if fitted.dtype == target.dtype:
-        return fitted
-    return np.round(fitted / 257).astype(np.uint8) if target.dtype == "uint8" else fitted * np.uint16(257)
+    return fitted_planes(planes, target)
 
 
 def advice(file: BinaryIO) -> str:
