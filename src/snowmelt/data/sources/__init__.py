@@ -5,7 +5,7 @@ A new kind is a new file here that registers itself, and its import below: kinds
 
 from __future__ import annotations
 
-from snowmelt.data.sources import archive, array, cifar10, digits, fashion_mnist, hub, mnist, shards
+from snowmelt.data.sources import archive, array, cifar10, digits, fashion_mnist, hdf5, hub, mnist, shards
 
 # isort: split
 from snowmelt.data.sources import folder  # last, for it takes every folder
@@ -20,6 +20,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "folder",
+    "hdf5",
     "hub",
     "mnist",
     "open_source",
