@@ -3,6 +3,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from idx_files import write_idx_files
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.pipeline import load_data
@@ -59,17 +60,9 @@ def test_fashion_mnist_with_its_official_test_split():
     assert any("official test split is held out: 10,000" in line for line in data.report.lines())
 
 
-def idx(path, array):
-    header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
-    path.write_bytes(gzip.compress(header + array.tobytes()))
-
-
 @pytest.fixture
 def small_fashion(tmp_path, monkeypatch):
-    random = np.random.default_rng(0)
-    for prefix, count in (("train", 40), ("t10k", 10)):
-        idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", random.integers(0, 256, (count, 28, 28), np.uint8))
-        idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", (np.arange(count) % 10).astype(np.uint8))
+    write_idx_files(tmp_path)
     monkeypatch.setenv("SNOWMELT_FASHION_MNIST", str(tmp_path))
     return tmp_path
 

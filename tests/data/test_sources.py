@@ -9,7 +9,9 @@ def test_an_unknown_name_gets_the_nearest_builtin_and_the_nearest_path(tmp_path,
     (tmp_path / "Digit-photos2").mkdir()
     (tmp_path / ".digit-photo").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SnowmeltError, match=r"'digit'.*\n.*Did you mean digits.*Built in: digits, fashion-mnist"):
+    with pytest.raises(
+        SnowmeltError, match=r"'digit'.*\n.*Did you mean digits.*Built in: cifar10, digits, fashion-mnist, mnist"
+    ):
         open_source("digit")
     with pytest.raises(SnowmeltError, match=r"Did you mean .*Digit-photos"):
         open_source("digit-photo")

@@ -51,7 +51,9 @@ class Rows:
 
     def as_they_are(self, target: Target) -> Pixels | None:
         """The array itself, where reading would change nothing, if PyTorch can share it."""
-        if not (self.pixels.dtype.isnative and self.pixels.flags.writeable and min(self.pixels.strides) > 0):
+        if not isinstance(self.pixels, np.ndarray) or not self.pixels.flags.writeable:
+            return None
+        if not self.pixels.dtype.isnative or min(self.pixels.strides) < 0:
             return None
         own = (self._header.dtype, *self.pixels.shape[1:])
         return self.pixels if own == (target.dtype, target.channels, target.height, target.width) else None

@@ -19,11 +19,16 @@ def in_srgb(image: Image.Image) -> Image.Image:
         return image
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(source).lower():
+        if means_srgb(source):
             return image
         return _converted(image, source)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image  # a broken profile is no reason to lose the picture
+
+
+def means_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
+    """Whether the profile is one of the many of sRGB; raises ImageCms.PyCMSError where it is damaged."""
+    return "srgb" in ImageCms.getProfileDescription(profile).lower()
 
 
 def _converted(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:

@@ -15,8 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from snowmelt.data.colour import in_srgb
+from snowmelt.data.deep_tiff import advice, read_deep, read_deep_header
 from snowmelt.data.fit import FITS, fit_plane
 from snowmelt.data.items import Header, Pixels, Target, UnreadableError
+from snowmelt.data.planes import refuse_mixture
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -42,6 +44,7 @@ MODES = {
 GREY = ("1", "L", "LA")
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 FLOAT = "F"
+WIDE = "its pixels are 32-bit integers; store them as floats, or as .npy"
 DEEP_COLOUR = re.compile(r";16[BLN]")  # in the raw mode: 16 bits a channel in the file, 8 in Pillow's RGB
 ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 PILLOW_MODE = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -61,54 +64,75 @@ SIDEWAYS = (5, 6, 7, 8)
 
 def read_header(file: BinaryIO) -> Header:
     """What the file's header says, without decoding pixels; raises UnreadableError with the reason."""
+    deep = read_deep_header(file, MAX_PIXELS)
+    if deep is not None:
+        return deep
     with _opened(file) as image:
-        # A PNG may carry EXIF behind its pixels; to look there would be to decode it. A TIFF is opened upright.
-        turn = 1 if image.format == "PNG" and "exif" not in image.info else _orientation(image)
-        swap = turn in SIDEWAYS and image.format != "TIFF"
-        width, height = image.size[::-1] if swap else image.size
-        deep = image.mode in DEEP
-        return Header(
-            format=image.format or "unknown",
-            mode=MODES.get(image.mode, image.mode),
-            height=height,
-            width=width,
-            channels=1 if deep or image.mode in (*GREY, FLOAT) else 3,
-            dtype="uint16" if deep else "float32" if image.mode == FLOAT else "uint8",
-            alpha=_has_alpha(image),
-            turned=turn in TURNS,
-            animated=bool(getattr(image, "is_animated", False)),
-            reduced=not deep and any(DEEP_COLOUR.search(str(tile[3])) for tile in image.tile),
-        )
+        return header_of(image)
+
+
+def header_of(image: Image.Image) -> Header:
+    """What is known of an opened image, without decoding it; raises UnreadableError where its mode is of no use."""
+    if image.mode == "I":
+        raise UnreadableError(WIDE)
+    # A PNG may carry EXIF behind its pixels; to look there would be to decode it. A TIFF is opened upright.
+    turn = 1 if image.format == "PNG" and "exif" not in image.info else _orientation(image)
+    swap = turn in SIDEWAYS and image.format != "TIFF"
+    width, height = image.size[::-1] if swap else image.size
+    deep = image.mode in DEEP
+    return Header(
+        format=image.format or "image",
+        mode=MODES.get(image.mode, image.mode),
+        height=height,
+        width=width,
+        channels=1 if deep or image.mode in (*GREY, FLOAT) else 3,
+        dtype="uint16" if deep else "float32" if image.mode == FLOAT else "uint8",
+        alpha=_has_alpha(image),
+        turned=turn in TURNS,
+        animated=bool(getattr(image, "is_animated", False)),
+        reduced=not deep and any(DEEP_COLOUR.search(str(tile[3])) for tile in getattr(image, "tile", ())),
+    )
 
 
 def read_image(file: BinaryIO, target: Target) -> Pixels:
-    """The file as [channels, height, width] of `target`: upright, in sRGB, fitted; uint8, uint16 or float32.
+    """The file as [channels, height, width] of `target`; see `pixels_of`.
 
-    Alpha is composited on white unless the target has a channel for it; colour becomes grey by Rec. 601 luma; a
-    16-bit file is rounded to 8 bits, or an 8-bit one scaled to 16, where the data set is of the other depth. Raises
-    UnreadableError with the reason where the file is damaged or not a picture.
+    Raises UnreadableError with the reason where the file is damaged or not a picture.
     """
+    deep = read_deep(file, target, MAX_PIXELS)
+    if deep is not None:
+        return deep
     with _opened(file) as image:
         _hurry(image, target)
         image.load()
-        turn = _orientation(image)
-        upright = image.transpose(TURNS[turn]) if turn in TURNS else image
-        if (upright.mode == FLOAT) != (target.dtype == "float32"):
-            own, others = ("floats", "integers") if upright.mode == FLOAT else ("integers", "32-bit floats")
-            raise UnreadableError(f"its pixels are {own}, those of most others {others}")
-        if upright.mode == FLOAT:
-            plane = np.asarray(upright)
-            if not np.isfinite(plane).all():
-                raise UnreadableError("holds NaN or infinity")
-            return _spread(fit_plane(plane, target), target.channels)
-        if upright.mode in DEEP:
-            deep = np.asarray(upright).astype(np.uint16)
-            if target.dtype == "uint16":
-                return _spread(fit_plane(deep, target), target.channels)
-            upright = Image.fromarray(np.round(deep / 257).astype(np.uint8))
-        coloured = _with_channels(in_srgb(upright), target.channels)
-        planes = _in_linear_light(coloured, target) if target.linear_light else _fitted(coloured, target)
-        return planes * np.uint16(257) if target.dtype == "uint16" else planes
+        return pixels_of(image, target)
+
+
+def pixels_of(image: Image.Image, target: Target) -> Pixels:
+    """A decoded image as [channels, height, width] of `target`: upright, in sRGB, fitted; uint8, uint16 or float32.
+
+    Alpha is composited on white unless the target has a channel for it; colour becomes grey by Rec. 601 luma; a
+    16-bit file is rounded to 8 bits, or an 8-bit one scaled to 16, where the data set is of the other depth. Raises
+    UnreadableError where floats meet integers, or the mode is of no use.
+    """
+    if image.mode == "I":
+        raise UnreadableError(WIDE)
+    turn = _orientation(image)
+    upright = image.transpose(TURNS[turn]) if turn in TURNS else image
+    refuse_mixture(upright.mode == FLOAT, target)
+    if upright.mode == FLOAT:
+        plane = np.asarray(upright)
+        if not np.isfinite(plane).all():
+            raise UnreadableError("holds NaN or infinity")
+        return _spread(fit_plane(plane, target), target.channels)
+    if upright.mode in DEEP:
+        deep = np.asarray(upright).astype(np.uint16)
+        if target.dtype == "uint16":
+            return _spread(fit_plane(deep, target), target.channels)
+        upright = Image.fromarray(np.round(deep / 257).astype(np.uint8))
+    coloured = _with_channels(in_srgb(upright), target.channels)
+    planes = _in_linear_light(coloured, target) if target.linear_light else _fitted(coloured, target)
+    return planes * np.uint16(257) if target.dtype == "uint16" else planes
 
 
 def _fitted(image: Image.Image, target: Target) -> Pixels:
@@ -148,13 +172,11 @@ def _opened(file: BinaryIO) -> Iterator[ImageFile]:
                     f"its header claims {image.width:,} x {image.height:,} pixels, more than the {MAX_PIXELS:,} that "
                     "are read (a decompression bomb?)"
                 )
-            if image.mode == "I":
-                raise UnreadableError("its pixels are 32-bit integers; store them as floats, or as .npy")
             yield image
     except UnreadableError:
         raise
     except UnidentifiedImageError as error:
-        raise UnreadableError(f"not a picture in any of the formats {', '.join(FORMATS)}") from error
+        raise UnreadableError(f"not a picture in any of the formats {', '.join(FORMATS)}{advice(file)}") from error
     except Image.DecompressionBombError as error:
         raise UnreadableError(
             f"its header claims more than the {MAX_PIXELS:,} pixels that are read (a decompression bomb?): {error}"

@@ -25,7 +25,7 @@ class ScanReport:
     unreadable        (name, reason) of what is left out
     skipped           files that are no pictures, by extension
     deep, alpha, turned, animated, reduced
-                      items that are 16-bit grey, have alpha, are turned upright (EXIF), have several frames, are
+                      items that are 16-bit, have alpha, are turned upright (EXIF), have several frames, are
                       16-bit colour of which 8 bits are read
     enlarged, reshaped   items smaller than the target, and of another shape
     target            what each becomes; channels_asked, size_asked: whether the user chose that
@@ -83,7 +83,8 @@ class ScanReport:
         if self.target.dtype == "uint16" and self.deep < sum(self.modes.values()):
             yield f"{self.deep:,} are 16-bit -> training 16 bits; the 8-bit ones are scaled up"
         if self.reduced:
-            yield f"{self.reduced:,} are 16-bit colour, of which 8 bits are read (all 16 are from .npy)"
+            whole = "all 16 are from .npy, and from TIFF with snowmelt[data]"
+            yield f"{self.reduced:,} are 16-bit colour, of which 8 bits are read ({whole})"
         if self.alpha and channels in (1, 3):
             yield f"{self.alpha:,} have transparency and are put on white (--channels 4 keeps it)"
         if self.turned:

@@ -5,7 +5,25 @@ A new kind is a new file here that registers itself, and its import below: kinds
 
 from __future__ import annotations
 
-from snowmelt.data.sources import archive, array, digits, fashion_mnist, folder
+from snowmelt.data.sources import archive, array, cifar10, digits, fashion_mnist, hdf5, hub, mnist, shards
+
+# isort: split
+from snowmelt.data.sources import folder  # last, for it takes every folder
 from snowmelt.data.sources.kind import SOURCES, Kind, open_source, settled_name
 
-__all__ = ["SOURCES", "Kind", "archive", "array", "digits", "fashion_mnist", "folder", "open_source", "settled_name"]
+__all__ = [
+    "SOURCES",
+    "Kind",
+    "archive",
+    "array",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "folder",
+    "hdf5",
+    "hub",
+    "mnist",
+    "open_source",
+    "settled_name",
+    "shards",
+]

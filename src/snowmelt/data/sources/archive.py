@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.decode import EXTENSIONS
-from snowmelt.data.files import Files
-from snowmelt.data.items import Source, UnreadableError
+from snowmelt.data.files import Files, file_stamp
+from snowmelt.data.items import Source, UnreadableError, digest_of
 from snowmelt.data.sources.carried import Read, labels_of
 from snowmelt.data.sources.kind import SOURCES, Kind
 
@@ -34,6 +37,10 @@ class ZipFiles(Files):
         super().__init__(names)
         self._archive, self._members = archive, members
 
+    def stamp(self) -> bytes | None:
+        """See Items.stamp: of the archive."""
+        return None if self._archive.filename is None else digest_of(file_stamp(Path(self._archive.filename)))
+
     def open(self, index: int) -> BinaryIO:
         """See Files.open."""
         member = self._members[index]
@@ -48,24 +55,39 @@ class ZipFiles(Files):
 
 
 class TarFiles(Files):
-    """Members of a tar file that is not compressed: each is a stretch of the file."""
+    """Members of one or more tar files that are not compressed: each is a stretch of one of them.
 
-    def __init__(self, path: Path, members: Sequence[tuple[int, int]], names: Sequence[str]) -> None:
+    paths         the tar files
+    tars          [N] integers: in which of `paths` each member lies
+    offsets, sizes   [N] int64, bytes
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        tars: NDArray[np.integer],
+        offsets: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        names: Sequence[str],
+    ) -> None:
         super().__init__(names)
-        self._handle = os.open(path, os.O_RDONLY)
-        self._members = members
+        self._paths, self._tars, self._offsets, self._sizes = tuple(paths), tars, offsets, sizes
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def stamp(self) -> bytes | None:
+        """See Items.stamp: of the tar files."""
+        return digest_of(b"".join(map(file_stamp, self._paths)))
 
     def open(self, index: int) -> BinaryIO:
         """See Files.open."""
-        offset, size = self._members[index]
+        size = int(self._sizes[index])
         _refuse_large(size)
-        content = os.pread(self._handle, size, offset)
+        content = stretch(self._paths[self._tars[index]], int(self._offsets[index]), size)
         if len(content) < size:
             raise UnreadableError("the archive ends before its last byte")
         return io.BytesIO(content)
-
-    def __del__(self) -> None:
-        os.close(self._handle)
 
 
 class KeptFiles(Files):
@@ -103,26 +125,21 @@ def find_tar(path: str, labels: str) -> Source:
     places: dict[str, tuple[int, int]] = {}
     kept: dict[str, bytes] = {}
     total = 0
-    try:
-        with tarfile.open(path, "r:" if plain else "r:*") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                places[member.name] = (member.offset_data, member.size)
-                if not plain and member.size <= MAX_MEMBER:
-                    content = archive.extractfile(member)
-                    kept[member.name] = b"" if content is None else content.read()
-                    total += len(kept[member.name])
-                    if total > MAX_KEPT:
-                        raise SnowmeltError(
-                            f"{path} is too large for a compressed tar.", "Unpack it, or use .tar or .zip."
-                        )
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise SnowmeltError(f"{path} cannot be read as a tar file: {error}.") from error
+    with opened_tar(path, plain) as archive:
+        for member in archive:
+            if not member.isfile():
+                continue
+            places[member.name] = (member.offset_data, member.size)
+            if not plain and member.size <= MAX_MEMBER:
+                kept[member.name] = content_of(archive, member)
+                total += len(kept[member.name])
+                if total > MAX_KEPT:
+                    raise SnowmeltError(f"{path} is too large for a compressed tar.", "Unpack it, or use .tar or .zip.")
     names, skipped, top = _pictures(list(places))
     files: Files
     if plain:
-        files = TarFiles(Path(path), [places[top + name] for name in names], names)
+        where = np.array([places[top + name] for name in names], np.int64).reshape(-1, 2)
+        files = TarFiles([Path(path)], np.zeros(len(names), np.int8), where[:, 0], where[:, 1], names)
     else:
         files = KeptFiles([kept.get(top + name, b"") for name in names], names)
 
@@ -130,13 +147,32 @@ def find_tar(path: str, labels: str) -> Source:
         if not plain:
             return kept.get(top + name)
         offset, size = places.get(top + name, (0, MAX_MEMBER + 1))
-        if size > MAX_MEMBER:
-            return None
-        with open(path, "rb") as file:  # noqa: PTH123
-            file.seek(offset)
-            return file.read(size)
+        return None if size > MAX_MEMBER else stretch(Path(path), offset, size)
 
     return _source(path, files, labels, skipped, read)
+
+
+@contextmanager
+def opened_tar(path: str | Path, plain: bool) -> Iterator[tarfile.TarFile]:
+    """The tar file, compressed unless `plain`; whatever is wrong with it while it is read is a SnowmeltError."""
+    try:
+        with tarfile.open(path, "r:" if plain else "r:*") as archive:
+            yield archive
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise SnowmeltError(f"{path} cannot be read as a tar file: {error}.") from error
+
+
+def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a regular member."""
+    file = archive.extractfile(member)
+    return b"" if file is None else file.read()
+
+
+def stretch(path: Path, offset: int, size: int) -> bytes:
+    """`size` bytes of the file from `offset` on, fewer where it ends; opened anew, so any thread may ask."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def _source(path: str, files: Files, labels: str, skipped: dict[str, int], read: Read) -> Source:

@@ -31,14 +31,8 @@ def find(path: str, labels: str) -> Source:
             f"{path} cannot be read as a NumPy array: {error}.",
             "Arrays of Python objects (pickle) are never loaded; save numbers with numpy.save or numpy.savez.",
         ) from error
-    if images.dtype.name not in ("uint8", "uint16", "float32"):
-        raise SnowmeltError(
-            f"{path} holds {images.dtype}; expected uint8, uint16 or float32.",
-            'Convert it once: numpy.save(PATH, array.astype("float32")), or to uint8 if the values are 0 to 255.',
-        )
-    if 0 in images.shape:
-        raise SnowmeltError(f"{path} holds no pixels: its shape is {images.shape}.")
-    pixels = _nchw(images, path)
+    layout = layout_of(images, path)
+    pixels = images[:, None] if layout == "NHW" else images.transpose(0, 3, 1, 2) if layout == "NHWC" else images
     classes, class_names = array_labels(targets, len(pixels), labels, path)
     return Source(path, Rows(pixels), classes, class_names)
 
@@ -62,13 +56,23 @@ def _npz(path: str) -> tuple[Pixels, NDArray[Any] | None]:
         return arrays[keys[0]], targets[0] if targets else None
 
 
-def _nchw(images: Pixels, path: str) -> Pixels:
-    """A view as [N, C, H, W]; the channels are the axis of length 1 to 4."""
+def layout_of(images: Pixels, path: str) -> str:
+    """NHW, NCHW or NHWC: the channels are the axis of length 1 to 4.
+
+    Looks at shape and dtype only. Raises SnowmeltError where the dtype is of no use or the layout is not clear.
+    """
+    if images.dtype.name not in ("uint8", "uint16", "float32"):
+        raise SnowmeltError(
+            f"{path} holds {images.dtype}; expected uint8, uint16 or float32.",
+            'Convert it once: numpy.save(PATH, array.astype("float32")), or to uint8 if the values are 0 to 255.',
+        )
+    if 0 in images.shape:
+        raise SnowmeltError(f"{path} holds no pixels: its shape is {images.shape}.")
     shape = images.shape
     if images.ndim == 3 and not any(length in CHANNELS for length in shape):
-        return images[:, None]
+        return "NHW"
     if images.ndim == 4 and (shape[1] in CHANNELS) != (shape[3] in CHANNELS):
-        return images if shape[1] in CHANNELS else images.transpose(0, 3, 1, 2)
+        return "NCHW" if shape[1] in CHANNELS else "NHWC"
     if images.ndim == 3:
         raise SnowmeltError(
             f"{path}: the shape {shape} may be one colour picture or several grey ones.",

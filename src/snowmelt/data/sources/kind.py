@@ -17,11 +17,14 @@ class Kind:
     """A kind of source.
 
     find     (name or path, --labels) -> Source; raises SnowmeltError
-    accepts  whether a path is of this kind; None for a built-in data set, which is called by its registered name
+    accepts  whether a path is of this kind
+    named    whether a text that is no path is the name of such a data set somewhere else (in a hub)
+    A kind with neither is a built-in data set, which is called by its registered name.
     """
 
     find: Callable[[str, str], Source]
     accepts: Callable[[Path], bool] | None = None
+    named: Callable[[str], bool] | None = None
 
 
 SOURCES: Registry[Kind] = Registry("source")
@@ -30,16 +33,25 @@ SOURCES: Registry[Kind] = Registry("source")
 def settled_name(data: str | Path) -> str:
     """The name by which `open_source` finds the same data from any folder: a path becomes absolute."""
     text = str(data)
-    return text if text in _builtin() else str(Path(text).expanduser().absolute())
+    path = Path(text).expanduser()
+    if text in _builtin() or (not path.exists() and _named(text) is not None):
+        return text
+    return str(path.absolute())
 
 
 def _builtin() -> dict[str, Kind]:
-    return {entry.name: entry.value for entry in SOURCES if entry.value.accepts is None}
+    return {entry.name: entry.value for entry in SOURCES if entry.value.accepts is None and entry.value.named is None}
+
+
+def _named(text: str) -> Kind | None:
+    """The kind that takes `text` for a name."""
+    return next((entry.value for entry in SOURCES if entry.value.named and entry.value.named(text)), None)
 
 
 def open_source(data: str | Path, labels: str = "auto") -> Source:
-    """Find the data set called `data`: a built-in name, or else a path (write ./digits for a folder of that name).
+    """Find the data set called `data`: a built-in name, a path, or else the name of a data set in a hub.
 
+    Write ./digits for a folder of a built-in's name.
     labels  auto, none, folder, prefix, FILE.csv or FILE.jsonl
     Raises SnowmeltError where nothing is there, naming what is near.
     """
@@ -54,15 +66,20 @@ def open_source(data: str | Path, labels: str = "auto") -> Source:
     readable = "; ".join(f"{entry.name}: {entry.summary}" for entry in entries if entry.value.accepts is not None)
     if path.exists():
         raise SnowmeltError(f"{path} is not a data set that can be read.", f"Paths may be {readable}.")
+    elsewhere = _named(text)
+    if elsewhere is not None:
+        return elsewhere.find(text, labels)
+    names = "; ".join(entry.summary for entry in entries if entry.value.named is not None)
     raise SnowmeltError(
         f"No data set {text!r}: it is neither a built-in name nor a path that exists.",
-        f"{_nearest(path, list(builtin))}Built in: {', '.join(builtin)}. Paths may be {readable}.",
+        f"{nearest(text)}Built in: {', '.join(builtin)}. Names may be {names}. Paths may be {readable}.",
     )
 
 
-def _nearest(path: Path, builtin: list[str]) -> str:
-    """A sentence with the built-in name and the existing path that look most like `path`, or nothing."""
-    guesses = get_close_matches(str(path).lower(), builtin, n=1)
+def nearest(text: str) -> str:
+    """A sentence with the built-in name and the existing path that look most like `text`, or nothing."""
+    path = Path(text).expanduser()
+    guesses = get_close_matches(text.lower(), list(_builtin()), n=1)
     missing = path.absolute()
     while not missing.parent.is_dir():
         missing = missing.parent
