@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from torch import Tensor
 from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.data_set import Data
-from snowmelt.data.pipeline import load_data
+from snowmelt.data.items import Source
+from snowmelt.data.pipeline import FINGERPRINT, load_data
 from snowmelt.data.sources import settled_name
+from snowmelt.data.sources.torch_dataset import source_of
 from snowmelt.image.codec import to_network, to_source
 from snowmelt.model.asked import Asked, ask
 from snowmelt.model.bundle import Model, Weights, load_model
@@ -37,6 +40,7 @@ from snowmelt.training.resolve import Wishes, check_wishes, describe, resolve, r
 from snowmelt.training.run import CONFIG, LOG, claimed, require_new, require_run
 
 SAMPLE_BATCH = 64
+UNFIT = re.compile(r"[^\w.+=@-]+")  # what a folder's name should not hold
 
 
 def load(path: str | Path, *, weights: Weights = "ema", device: str = "auto") -> Model:
@@ -214,12 +218,15 @@ class DataWishes:
     channels: int | None = None
     labels: str = "auto"
     fit: str = "crop"
+    linear_light: bool = False
     holdout: float = 0.05
     allow_unreadable: bool = False
+    cond_values: str | None = None
+    cond_image: str | None = None
 
 
 def train(
-    data: str | Path,
+    data: Any,
     *,
     out: str | Path | None = None,
     device: str = "auto",
@@ -230,7 +237,8 @@ def train(
 ) -> Path:
     """Train a model on images; returns the run's folder.
 
-    data      a built-in name (digits, fashion-mnist), a folder, or a .npy or .npz file
+    data      a built-in name, a path or the name of a data set in a hub, see data.sources; or a map-style Dataset of
+              torch, or a Dataset of the library `datasets`
     out       the run's folder, which must not exist; runs/NAME by default
     dry_run   called with the trainer instead of training
     wishes    about the data as in `DataWishes` (size, channels, labels, fit, holdout), about training as in
@@ -242,22 +250,28 @@ def train(
         chosen = choose_device(device, world.local_rank)
         wanted, asked = _sorted_wishes(wishes)
         check_wishes(asked, chosen, world.size)
-        run = Path(out) if out is not None else Path("runs") / run_name(str(data))
+        run = (
+            Path(out)
+            if out is not None
+            else Path("runs") / run_name(str(data) if isinstance(data, str | Path) else "dataset")
+        )
         if dry_run is None:
             require_new(run)
         if wanted.labels == "auto" and asked.preset != "auto":
             wanted = replace(wanted, labels=recipes.get(asked.preset).labels)
-        loaded = _load(str(data), wanted, reporter, world, loading)
+        source = _source(data, wanted.labels)
+        loaded = _load(source, wanted, reporter, world, loading)
         data_config = DataConfig(
             # A run must find its data from any folder it is resumed in.
-            source=settled_name(data),
-            size=(loaded.training.images.shape[2], loaded.training.images.shape[3]),
-            channels=loaded.training.images.shape[1],
-            labels=wanted.labels,
-            fit=wanted.fit,
-            holdout=wanted.holdout,
-            allow_unreadable=wanted.allow_unreadable,
+            source=source.name if isinstance(source, Source) else settled_name(source),
             fingerprint=loaded.fingerprint,
+            **{
+                **vars(wanted),
+                "size": loaded.training.images.shape[2:],
+                "channels": loaded.training.images.shape[1],
+                "cond_values": _settled_file(wanted.cond_values),
+                "cond_image": _settled_file(wanted.cond_image),
+            },
         )
         config, reasons = resolve(asked, run.name, loaded, data_config, chosen, world.size)
         for line in reasons:
@@ -300,10 +314,12 @@ def resume(
     minutes: float | None = None,
     images: int | None = None,
     steps: int | None = None,
+    data: Any = None,
 ) -> Path:
     """Go on with a run from its newest whole checkpoint, exactly as if it had not been interrupted.
 
     minutes, images, steps  a new budget for the whole run, to train a finished one further
+    data                    the Dataset that the run began with, if that was an object and not a name
     """
     run = Path(run)
     reporter = reporter or Reporter(quiet=True)
@@ -315,11 +331,12 @@ def resume(
         if (minutes, images, steps) != (None, None, None):
             config = replace(config, budget=resolve_budget(Wishes(minutes=minutes, images=images, steps=steps), chosen))
         stored = config.data
-        wanted = DataWishes(
-            stored.size, stored.channels, stored.labels, stored.fit, stored.holdout, stored.allow_unreadable
-        )
-        loaded = _load(stored.source, wanted, reporter, world, loading, quiet=True)
-        if loaded.fingerprint != stored.fingerprint:
+        wanted = DataWishes(**{field.name: getattr(stored, field.name) for field in fields(DataWishes)})
+        source = stored.source if data is None else _source(data, wanted.labels)
+        loaded = _load(source, wanted, reporter, world, loading, quiet=True)
+        if not stored.fingerprint.startswith(FINGERPRINT):
+            reporter.note("This run is of an older version: whether its images are still the same is not checked.")
+        elif loaded.fingerprint != stored.fingerprint:
             raise SnowmeltError(
                 f"--resume {run}: the images of {stored.source} are not those the run began with.",
                 "Put the data back as it was, or start a new run on the new data.",
@@ -347,24 +364,28 @@ def _run(trainer: Trainer) -> None:
         trainer.reporter.close()
 
 
+def _source(data: Any, labels: str) -> str | Source:
+    """What `load_data` finds the images by: a name, or a Dataset of torch or `datasets` made into a source."""
+    return str(data) if isinstance(data, str | Path) else source_of(data, labels=labels)
+
+
+def _settled_file(name: str | None) -> str | None:
+    """A path as it is found from any folder; one inside the data's own folder stays relative to it."""
+    if name is None:
+        return None
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
+
+
 def _load(
-    source: str,
+    source: str | Source,
     wanted: DataWishes,
     reporter: Reporter,
     world: World,
     loading: Callable[[int, int], None] | None,
     quiet: bool = False,
 ) -> Data:
-    loaded = load_data(
-        source,
-        size=wanted.size,
-        channels=wanted.channels,
-        labels=wanted.labels,
-        fit=wanted.fit,
-        holdout=wanted.holdout,
-        allow_unreadable=wanted.allow_unreadable,
-        progress=loading if world.leads else None,
-    )
+    loaded = load_data(source, **vars(wanted), progress=loading if world.leads else None)
     if not quiet:
         for line in loaded.report.lines():
             reporter.note(line)
@@ -372,10 +393,12 @@ def _load(
 
 
 def run_name(data: str) -> str:
-    """The last part of a path without its ending, or a built-in name as it is."""
+    """The last part of a path without its ending, or a name as it is, without what a folder's name should not hold."""
     path = Path(os.path.normpath(data))
     name = path.resolve().name if path.exists() else path.name
-    return (Path(name).stem if path.is_file() else name) or "run"
+    if not path.is_dir() and Path(name).suffix:
+        name = Path(name).stem.removesuffix(".tar")
+    return UNFIT.sub("-", name).strip("-.") or "run"
 
 
 __all__ = ["Model", "SamplePlan", "TrainConfig", "load", "plan_sampling", "resume", "sample", "train"]

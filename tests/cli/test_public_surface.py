@@ -22,7 +22,7 @@ OPTIONS = {
         *("--out", "--outdir", "--output_dir"),
         *("--resume", "--resume_from_checkpoint"),
         *("--size", "--resolution", "--image_size"),
-        *("--channels", "--labels", "--fit"),
+        *("--channels", "--labels", "--fit", "--linear-light", "--cond-values", "--cond-image"),
         *("--flip", "--random_flip", "--no-flip", "--no-random_flip"),
         *("--augment", "--holdout", "--allow-unreadable", "--preset", "--minutes", "--images"),
         *("--steps", "--max_train_steps"),

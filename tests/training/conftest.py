@@ -49,7 +49,7 @@ def setup(minimal: str, shoes: Path) -> Callable[..., Setup]:
 
     def make(**wishes: Any) -> Setup:
         given = {"preset": minimal, "steps": 10, **wishes}
-        about = DataConfig(str(shoes), (8, 8), 3, "auto", "crop", 0.2, False, data.fingerprint)
+        about = DataConfig(str(shoes), (8, 8), 3, "auto", "crop", False, 0.2, False, None, None, data.fingerprint)
         return Setup(resolve(Wishes(**given), "shoes", data, about, CPU, 1)[0], data)
 
     return make

@@ -153,3 +153,24 @@ def test_the_numbers_of_a_seed_stay_the_same_from_release_to_release():
     assert randomness.derived_seed(0, 2, 7) == 7_479_431_259_651_825_199
     numbers = [number.hex() for number in randomness.uniform(5, 0, 9, 2).tolist()]
     assert numbers == ["0x1.901f795090f2cp-2", "0x1.f35faefa785a1p-1"]
+
+
+def test_what_an_image_is_made_from_is_mirrored_and_turned_with_it(setup, shoes):
+    from snowmelt.data.pipeline import load_data
+
+    made = setup(batch=64, flip=True, augment=0.5)
+    twin = load_data(shoes, holdout=0.2, cond_image=str(shoes))
+    batch = replace(made, data=twin).batches().draw(3)
+    assert torch.equal(batch.x_0, batch.cond.image)
+    plain = replace(setup(batch=64, flip=False, augment=0), data=twin).batches().draw(3)
+    assert sum(not torch.equal(a, b) for a, b in zip(batch.x_0, plain.x_0, strict=True)) > 20
+
+
+def test_ranks_that_change_on_the_way_see_the_same_images_in_the_same_order(setup):
+    made = setup(batch=12, flip=True, label_dropout=0.5, augment=0.3)
+    alone = [made.batches().draw(step) for step in range(6)]
+    changing = []
+    for step, size in enumerate((1, 2, 3, 3, 2, 1)):  # a run that is resumed on another number of processes each time
+        changing.append([made.batches(World(rank, size)).draw(step) for rank in range(size)])
+    for one, parts in zip(alone, changing, strict=True):
+        assert same([one], parts)

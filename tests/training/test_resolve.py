@@ -113,7 +113,7 @@ def test_images_decide_whether_they_are_mirrored_unless_the_user_or_the_preset_d
 
 def test_digits_are_not_mirrored_and_not_augmented():
     digits = load_data("digits")
-    about = DataConfig("digits", (8, 8), 1, "auto", "crop", 0.05, False, digits.fingerprint)
+    about = DataConfig("digits", (8, 8), 1, "auto", "crop", False, 0.05, False, None, None, digits.fingerprint)
     config, reasons = resolve.resolve(Wishes(), "digits", digits, about, CPU, 1)
     assert (config.flip, config.augment, config.network["dropout"], config.network["augment_dim"]) == (False, 0, 0, 0)
     assert len(reasons) == 1

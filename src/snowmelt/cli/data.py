@@ -28,7 +28,7 @@ def check(
     Parameters
     ----------
     data
-        A built-in name, a folder, a zip or tar file, a .npy or .npz file.
+        As for `snowmelt train`.
     size
         Pixels: 64 or 64x96 (height x width). Default: proposed from the data.
     channels

@@ -36,7 +36,7 @@ def plan(
     Parameters
     ----------
     data
-        A built-in name, a folder, a zip or tar file, a .npy or .npz file.
+        As for `snowmelt train`.
     preset
         A recipe by name. Default: by image size and device.
     size

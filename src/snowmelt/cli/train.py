@@ -26,6 +26,9 @@ def train(
     channels: Whole | None = None,
     labels: str = "auto",
     fit: Literal["crop", "pad", "stretch"] = "crop",
+    linear_light: Annotated[bool, Parameter(negative="")] = False,
+    cond_values: str | None = None,
+    cond_image: str | None = None,
     flip: Annotated[bool | None, Parameter(alias="--random_flip")] = None,
     augment: float | None = None,
     holdout: float = 0.05,
@@ -64,7 +67,8 @@ def train(
     Parameters
     ----------
     data
-        A folder of images (nested or one folder a class), a .npy or .npz file, or a name: digits, fashion-mnist.
+        A folder of images (nested or one folder a class), a zip, tar, .npy, .npz, .parquet or .h5 file, WebDataset
+        shards ('train-{000..099}.tar'), a Hugging Face id, or a name: digits, mnist, fashion-mnist, cifar10.
     out
         The run's folder, which must not exist. Default: runs/NAME.
     resume
@@ -77,6 +81,12 @@ def train(
         auto, none, folder, prefix, or a .csv or .jsonl file. auto: what there is, or none for ddpm- and iddpm-cifar10.
     fit
         How images of other proportions are brought to the size.
+    linear_light
+        Resize as light adds up, not as sRGB stores it.
+    cond_values
+        A table of numbers (FILE.csv or FILE.jsonl, with file_name) that the network is told of each image.
+    cond_image
+        A folder with an image of the same name for each: the network learns to make the one from the other.
     flip
         Mirror half of the images while training. Default: the preset's, or where mirrored images cannot be told apart.
     augment
@@ -172,6 +182,9 @@ def train(
         "channels": channels,
         "labels": labels,
         "fit": fit,
+        "linear_light": linear_light,
+        "cond_values": cond_values,
+        "cond_image": cond_image,
         "holdout": holdout,
         "allow_unreadable": allow_unreadable,
         "preset": preset,

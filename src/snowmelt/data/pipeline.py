@@ -24,9 +24,11 @@ from snowmelt.data.told import Known, what_is_known
 from snowmelt.data.values import measure_range
 from snowmelt.model.condition_spec import PairSpec
 
+FINGERPRINT = "blake2b:"  # what a fingerprint begins with; those of older runs begin otherwise, and say nothing here
+
 
 def load_data(
-    name_or_path: str | Path,
+    name_or_path: str | Path | Source,
     *,
     size: Size | None = None,
     channels: int | None = None,
@@ -42,7 +44,7 @@ def load_data(
 ) -> Data:
     """Find, check and decode a data set.
 
-    name_or_path  a built-in name (digits, fashion-mnist), a folder, or a .npy or .npz file
+    name_or_path  a built-in name, a path or the name of a data set in a hub, see data.sources; or a source itself
     size          pixels, (height, width) or one number for both; by default proposed from the data, at most 64
     channels      1, 2 (grey + alpha), 3 or 4; by default decided from the data
     labels        auto, none, folder, prefix, FILE.csv or FILE.jsonl
@@ -58,7 +60,7 @@ def load_data(
     """
     if not 0 <= holdout < 1:
         raise SnowmeltError(f"--holdout {holdout} is out of range.", "Expected a share: at least 0, less than 1.")
-    source = open_source(name_or_path, labels)
+    source = name_or_path if isinstance(name_or_path, Source) else open_source(name_or_path, labels)
     known = what_is_known(source, cond_values, cond_image)
     test = source.test if holdout > 0 and known.applies_to_test else None
     cache = open_cache() if cache is None else cache
@@ -177,4 +179,4 @@ def _fingerprint(target: Target, found: Decoded, rows: Rows, source: Source, kno
     if pairs is not None:
         digest.update(repr(pairs.target).encode())
         digest.update(pairs.decoded.digests[rows].data.cast("B"))
-    return digest.hexdigest()
+    return f"{FINGERPRINT}{digest.hexdigest()}"

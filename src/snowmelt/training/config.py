@@ -14,19 +14,22 @@ from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.training.budget import Budget
 from snowmelt.training.recipe import Process
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 # What each format added, with the values that runs were trained with before; settings of `data` and so on in a dict
 # of their own: {3: {"data": {"new": 0}}}.
-ADDED: dict[int, dict[str, Any]] = {2: {"augment": 0.0}}
+ADDED: dict[int, dict[str, Any]] = {
+    2: {"augment": 0.0},
+    3: {"data": {"linear_light": False, "cond_values": None, "cond_image": None}},
+}
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they are brought to the network.
+    """Which images, and how they are brought to the network; see data.pipeline.load_data.
 
-    source       a built-in name or a path, as given
+    source       the name or path they are found by from any folder
     size         (height, width)
-    fingerprint  SHA-256 of the training images: a resumed run must find the same
+    fingerprint  of the training images and all that is known of them: a resumed run must find the same
     """
 
     source: str
@@ -34,8 +37,11 @@ class DataConfig:
     channels: int
     labels: str
     fit: str
+    linear_light: bool
     holdout: float
     allow_unreadable: bool
+    cond_values: str | None
+    cond_image: str | None
     fingerprint: str
 
 
