@@ -58,7 +58,9 @@ OPTIONS = {
     "edit upscale": ["--model", "--image", *EDIT],
     "edit colorize": ["--model", "--image", *EDIT],
     "data cache": ["--clear", "--limit", "--json"],
-    "data check": ["--data", "--size", "--channels", "--labels", "--fit", "--preview", "--device", "--json"],
+    "data check": [
+        *("--data", "--size", "--channels", "--labels", "--fit", "--linear-light", "--preview", "--device", "--json"),
+    ],
     "plan": [
         *("--data", "--preset", "--size", "--channels", "--labels", "--fit", "--batch", "--precision"),
         *("--device", "--steps", "--json"),

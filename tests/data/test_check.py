@@ -119,3 +119,9 @@ def test_archives_and_arrays_are_checked_too(snowmelt, tmp_path):
 def test_what_is_not_there_is_told(refusal, tmp_path):
     assert "No data set" in refusal("data", "check", tmp_path / "nowhere")
     assert "No images under" in refusal("data", "check", tmp_path)
+
+
+def test_mirroring_is_judged_as_it_is_before_training():
+    found = inspect("digits")
+    assert not found.handedness.mirroring
+    assert found.handedness.accuracy > 0.9

@@ -19,6 +19,7 @@ def check(
     channels: Whole | None = None,
     labels: str = "auto",
     fit: Literal["crop", "pad", "stretch"] = "crop",
+    linear_light: Annotated[bool, Parameter(negative="")] = False,
     preview: Path = Path("data_preview.png"),
     device: str = "auto",
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -37,6 +38,8 @@ def check(
         auto, none, folder, prefix, FILE.csv or FILE.jsonl.
     fit
         How other proportions are brought to the size: crop, pad or stretch.
+    linear_light
+        Resize as light adds up, not as sRGB stores it.
     preview
         The picture to write: 64 images as the model will see them.
     device
@@ -52,9 +55,16 @@ def check(
     from snowmelt.training.resolve import proposed
 
     found = inspect(
-        data, size=parse_size(size), channels=channels, labels=labels, fit=fit, progress=Reporter(quiet=json_).reading
+        data,
+        size=parse_size(size),
+        channels=channels,
+        labels=labels,
+        fit=fit,
+        linear_light=linear_light,
+        progress=Reporter(quiet=json_).reading,
     )
-    defaults = proposed(found.report.target, found.report.readable, found.report.classes, choose_device(device))
+    report = found.report
+    defaults = proposed(report.target, report.readable, report.classes, choose_device(device), found.handedness)
     if len(found.preview):
         save_png(preview, image_grid(found.preview))
     if json_:

@@ -100,7 +100,8 @@ def lines(seen: Estimate) -> list[str]:
         f"preset          {seen.preset}: {seen.parameters:,} weights, {seen.gflop_per_image:,.2f} GFLOP an image",
         f"measured        {rate}",
         f"batch           {seen.batch}{fits}",
-        f"memory          {readable_bytes(seen.peak_memory)} at most, images {readable_bytes(seen.data_memory)} of it",
+        f"memory          {readable_bytes(seen.peak_memory)} at most",
+        f"images          {readable_bytes(seen.data_memory)} decoded, {seen.data_place}",
         f"disk            {readable_bytes(seen.disk)} for a run; a checkpoint is {readable_bytes(seen.checkpoint)}",
         f"in 10 minutes   {600 * seen.images_per_second:,.0f} images, {_epochs(seen, 600 * seen.images_per_second)}",
     ]

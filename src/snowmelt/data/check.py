@@ -12,7 +12,8 @@ from torch import Tensor
 
 from snowmelt.data.decode import pillow_silenced
 from snowmelt.data.duplicates import Looks, duplicates, looks_of
-from snowmelt.data.items import Pixels, Progress
+from snowmelt.data.items import Pixels, Progress, Target
+from snowmelt.data.mirror import MOST, Handedness, measure_handedness
 from snowmelt.data.pipeline import meter
 from snowmelt.data.report import ScanReport
 from snowmelt.data.scan import Size, decode, survey
@@ -22,6 +23,7 @@ from snowmelt.image.codec import UINT8, to_network, to_source
 
 SHOWN = 64
 LISTED = 1000  # pairs of duplicates
+KEPT_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class Inspection:
 
     report      counts, and what training will make of it
     repeated    pairs of names: the same picture twice, or nearly
+    handedness  whether they are told from their mirror images; None where none can be read
     preview     [up to 64, C, H, W] uint8, evenly spaced over the set, as the model will see it
     """
 
     report: ScanReport
     repeated: tuple[tuple[str, str], ...]
     preview: Tensor
+    handedness: Handedness | None
 
     def lines(self) -> list[str]:
         """As sentences."""
@@ -81,22 +85,32 @@ def inspect(
     with pillow_silenced():
         seen = survey(source, size, channels, fit, done, linear_light=linear_light)
         looks: dict[int, Looks] = {}
+        some: dict[int, Pixels | None] = dict.fromkeys(_spread(len(source), seen.target))
 
         def keep(index: int, pixels: Pixels) -> None:
             looks[index] = looks_of(pixels)
+            if index in some:
+                some[index] = pixels
 
         broken = decode(source.items, seen.target, seen.broken, keep, done)
-        good = sorted(looks)
-        chosen = [good[i] for i in np.linspace(0, len(good) - 1, min(SHOWN, len(good))).astype(int)]
-        pixels = np.stack([source.items.read(index, seen.target) for index in chosen]) if chosen else None
     pairs = duplicates(looks)[:LISTED]
-    preview = torch.empty(0, 1, 1, 1, dtype=torch.uint8)
-    if pixels is not None:
+    kept = {index: pixels for index, pixels in some.items() if pixels is not None}
+    preview, handedness = torch.empty(0, 1, 1, 1, dtype=torch.uint8), None
+    if kept:
+        pixels = torch.from_numpy(np.stack([*kept.values()]))
+        known = None if source.labels is None else torch.from_numpy(source.labels[[*kept]])
+        handedness = measure_handedness(pixels, known)
         ends = float(pixels.min()), float(pixels.max())
         value_range = source.value_range or measure_range(seen.target.dtype, *ends, source.name)[0]
-        preview = to_source(to_network(torch.from_numpy(pixels), value_range), UINT8)
-    return Inspection(
-        seen.report(broken),
-        tuple((source.items.name(a), source.items.name(b)) for a, b in pairs),
-        preview,
-    )
+        shown = torch.linspace(0, len(pixels) - 1, min(SHOWN, len(pixels))).long()
+        preview = to_source(to_network(pixels[shown], value_range), UINT8)
+    names = tuple((source.items.name(a), source.items.name(b)) for a, b in pairs)
+    return Inspection(seen.report(broken), names, preview, handedness)
+
+
+def _spread(count: int, target: Target) -> list[int]:
+    """Numbers of pictures to keep, evenly spaced: as many as mirroring is judged by, fewer where they are large."""
+    one = target.channels * target.height * target.width * np.dtype(target.dtype).itemsize
+    chosen = min(count, MOST, max(SHOWN, KEPT_BYTES // one))
+    spread: list[int] = np.linspace(0, count - 1, chosen).round().astype(int).tolist()
+    return spread

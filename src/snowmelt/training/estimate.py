@@ -23,7 +23,8 @@ class Estimate:
 
     images_per_second          by the median step; low and high: by the slowest and the fastest tenth
     peak_memory                bytes: of the device on a GPU, of the whole process elsewhere
-    data_memory                bytes of the images, held decoded
+    data_memory                bytes of the images, decoded
+    data_place                 where they are: kept decoded, or decoded each time they are used
     checkpoint, disk           bytes of one checkpoint, and of a run with its model and as many as are kept
     micro_batch                the largest that was tried and fitted
     published_images           the images the preset's paper trained on, or None
@@ -40,6 +41,7 @@ class Estimate:
     high: float
     peak_memory: int
     data_memory: int
+    data_place: str
     checkpoint: int
     disk: int
     published_images: int | None
@@ -71,6 +73,7 @@ def estimate(trainer: Trainer, steps: int = 20) -> Estimate:
     checkpoint = sum(
         tensor.numel() * tensor.element_size() for group in learner.state().values() for tensor in group.values()
     )
+    images = trainer.data.training.images
     weights = sum(weight.numel() * weight.element_size() for weight in learner.network.parameters())
     return Estimate(
         preset=config.preset,
@@ -78,12 +81,13 @@ def estimate(trainer: Trainer, steps: int = 20) -> Estimate:
         gflop_per_image=learner.flop_per_image / 1e9,
         batch=config.batch,
         micro_batch=learner.micro_batch,
-        images=len(trainer.data.training.images),
+        images=len(images),
         images_per_second=config.batch / statistics.median(seconds),
         low=config.batch / statistics.fmean(seconds[-tenth:]),
         high=config.batch / statistics.fmean(seconds[:tenth]),
         peak_memory=_peak_memory(trainer.device),
-        data_memory=trainer.data.training.images.nbytes,
+        data_memory=images.nbytes,
+        data_place="kept" if images.resident else "each time they are used: too many to keep",
         checkpoint=checkpoint,
         disk=(config.keep + 1) * checkpoint + 2 * weights,
         published_images=recipes.get(config.preset).published,

@@ -184,7 +184,7 @@ def proposed(
     few = count < FEW_IMAGES
     preset = preset_for(max(target.height, target.width), device.type != "cpu", few)
     recipe = recipes.get(preset)
-    some = f"{count:,} images; some under {FEW_IMAGES:,}"
+    some = f"none from {FEW_IMAGES:,} images on, as fewer are soon known by heart; here {count:,}"
     flip: dict[str, Any] = {
         "value": "by data",
         "why": "on where mirrored images cannot be told apart; --flip forces it",
