@@ -37,7 +37,7 @@ class Decoded:
     pixels    [N, C, H, W] in memory or mapped from a file; None where they are to be decoded each time
     digests   [N, 16]: equal pictures have equal ones
     broken    why some cannot be read, by number
-    low, high the least and the greatest value
+    low, high the least and the greatest value; infinite for uint8
     note      a sentence for the user, or None
     """
 
@@ -91,7 +91,8 @@ class _Decoding:
     def keep(self, index: int, pixels: Pixels) -> None:
         self._keep(index, pixels)
         self._digests[index] = np.frombuffer(digest_of(np.ascontiguousarray(pixels).data.cast("B")), np.uint8)
-        self._low[index], self._high[index] = pixels.min(), pixels.max()
+        if pixels.dtype != np.uint8:  # the range of bytes is known
+            self._low[index], self._high[index] = pixels.min(), pixels.max()
 
     def result(self, pixels: Pixels | None, broken: Mapping[int, str], note: str | None = None) -> Decoded:
         low, high = float(self._low.min()), float(self._high.max())
