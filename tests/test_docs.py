@@ -1,0 +1,23 @@
+"""What the pages say is what the code does."""
+
+from pathlib import Path
+
+from snowmelt.data.decode import EXTENSIONS
+from snowmelt.data.mirror import FEWEST, TOLD_APART
+from snowmelt.data.sources import SOURCES
+from snowmelt.training.resolve import AUGMENT_OF_FEW, DROPOUT_OF_FEW, FEW_IMAGES, LABEL_DROPOUT
+
+DATA = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def test_the_page_on_images_names_every_source_and_default():
+    builtin = [entry.name for entry in SOURCES if entry.value.accepts is None and entry.value.named is None]
+    for name in (*builtin, *EXTENSIONS):
+        assert name in DATA, name
+    for row in (
+        f"| dropout | {DROPOUT_OF_FEW} under {FEW_IMAGES:,} images, else none |",
+        f"| augment | {AUGMENT_OF_FEW} under {FEW_IMAGES:,} images, else none |",
+        f"| label_dropout | {LABEL_DROPOUT} where",
+        f"above {TOLD_APART:.0%} (by a standard error), or with fewer than {FEWEST} different images",
+    ):
+        assert row in DATA.replace("\n", " "), row
