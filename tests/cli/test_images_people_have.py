@@ -97,7 +97,8 @@ def test_6_the_wrong_number_of_channels_is_no_crash_but_a_choice(train, tmp_path
         save(tmp_path / "photos" / f"{number}.png", "L" if number else "RGB", seed=number)
     told = train(tmp_path / "photos")
     assert "29 grey, 1 RGB -> training 1 channel (1 where at least 90 % are grey; override with --channels 3)" in told
-    assert "--channels 7 is out of range" in train(tmp_path / "photos", "--channels", 7, code=2)
+    assert "--channels 7: the images of" in train(tmp_path / "photos", "--channels", 7, code=2)
+    assert "--channels 99 is out of range" in train(tmp_path / "photos", "--channels", 99, code=2)
 
 
 @pytest.mark.parametrize("size", ["13", "9x15", "17x8"])
@@ -180,3 +181,14 @@ def test_names_of_every_kind(train, photos):
     told = train(photos)
     assert "1 of 44 cannot be read" in told
     assert "\n" not in told[told.index("1 of 44") : told.index("(not a picture")]
+
+
+@pytest.mark.parametrize("shape", [(30, 12, 16, 16), (30, 16, 16, 12)])
+def test_a_dozen_channels_from_an_array_to_a_sample(train, tmp_path, shape):
+    from snowmelt import api
+
+    pixels = np.random.default_rng(0).integers(0, 4000, shape, np.uint16)
+    np.save(tmp_path / "bands.npy", pixels)
+    train(tmp_path / "bands.npy")
+    made = api.sample(api.load(tmp_path / "run"), 2, steps=1)
+    assert (made.shape, str(made.dtype)) == ((2, 12, 16, 16), "torch.uint16")

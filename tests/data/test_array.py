@@ -42,7 +42,7 @@ def test_big_endian_pixels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 9, 9), (9, 9, 3), (9, 4, 9), (6, 3, 9, 3), (6, 9, 9, 5), (9, 9), (2, 3, 4, 5, 6)]
+    "shape", [(3, 9, 9), (9, 9, 3), (9, 4, 9), (6, 3, 9, 3), (6, 9, 8, 5), (6, 70, 90, 90), (9, 9), (2, 3, 4, 5, 6)]
 )
 def test_an_ambiguous_layout_says_how_to_mend_it(tmp_path, shape):
     np.save(tmp_path / "a.npy", np.zeros(shape, np.uint8))

@@ -105,9 +105,14 @@ def test_depths_mix_by_rounding_and_by_scaling():
         read_image(written(planes("uint16", 4)), Target("uint16", 3, 6, 9, "crop"))
 
 
-def test_more_than_four_channels_are_refused_by_name(tmp_path):
-    (tmp_path / "a.tif").write_bytes(written(planes("uint16", 12)).getvalue())
-    with pytest.raises(SnowmeltError, match=r"a\.tif \(it has 12 channels, more than the 4 that can be trained on\)"):
+def test_twelve_channels_are_read_whole_and_sixty_five_refused(tmp_path):
+    made = planes("uint16", 12)
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).write_bytes(written(made).getvalue())
+    assert np.array_equal(load_data(tmp_path, holdout=0).training.images[0].numpy(), made)
+    (tmp_path / "a.tif").write_bytes(written(planes("uint16", 65)).getvalue())
+    (tmp_path / "b.tif").unlink()
+    with pytest.raises(SnowmeltError, match=r"a\.tif \(it has 65 channels, more than the 64 that can be trained on\)"):
         load_data(tmp_path)
 
 

@@ -50,8 +50,8 @@ def test_what_is_no_picture_is_named(tmp_path):
         open_source(write(tmp_path / "a.h5", other=PIXELS))
     with pytest.raises(SnowmeltError, match=r"b\.h5 holds int64; expected uint8"):
         open_source(write(tmp_path / "b.h5", images=PIXELS.astype(np.int64)))
-    with pytest.raises(SnowmeltError, match=r"c\.h5: the shape \(10, 8, 9, 9\) does not tell"):
-        open_source(write(tmp_path / "c.h5", images=np.zeros((10, 8, 9, 9), np.uint8)))
+    with pytest.raises(SnowmeltError, match=r"c\.h5: the shape \(10, 8, 9, 7\) does not tell"):
+        open_source(write(tmp_path / "c.h5", images=np.zeros((10, 8, 9, 7), np.uint8)))
     (tmp_path / "d.h5").write_bytes(b"text")
     with pytest.raises(SnowmeltError, match=r"d\.h5 cannot be read as an HDF5 file"):
         open_source(tmp_path / "d.h5")

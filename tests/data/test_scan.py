@@ -80,7 +80,7 @@ def test_a_size_out_of_range_is_refused(size):
     ("options", "message"),
     [
         ({"channels": 0}, "--channels 0"),
-        ({"channels": 5}, "--channels 5"),
+        ({"channels": 65}, "--channels 65"),
         ({"fit": "corp"}, "'corp'. Did you mean 'crop'"),
         ({"holdout": 1}, "--holdout 1"),
         ({"holdout": -0.1}, "--holdout -0.1"),

@@ -136,7 +136,7 @@ def test_a_data_set_is_asked_by_one_thread_at_a_time():
     ("picture", "match"),
     [
         ("text", "a str is no picture; expected a PIL image"),
-        (torch.zeros(8, 6, 9, dtype=torch.uint8), r"its shape is \(8, 6, 9\); expected \[C, H, W\]"),
+        (torch.zeros(80, 6, 9, dtype=torch.uint8), r"its shape is \(80, 6, 9\); expected \[C, H, W\]"),
         (np.zeros((3, 6, 9), np.uint8), r"its shape is \(3, 6, 9\); expected \[H, W, C\]"),
         (np.zeros((6, 9), np.int64), "its values are int64"),
         (Image.new("I", (9, 6)), "32-bit integers"),

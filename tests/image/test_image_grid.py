@@ -47,7 +47,6 @@ def test_small_pictures_are_enlarged_with_sharp_pixels():
     "images",
     [
         torch.zeros(0, 1, 8, 8, dtype=torch.uint8),
-        torch.zeros(1, 5, 8, 8, dtype=torch.uint8),
         torch.zeros(1, 1, 8, 8),
         torch.zeros(8, 8, dtype=torch.uint8),
     ],
@@ -95,3 +94,8 @@ def test_cells_grow_until_column_labels_fit_or_labels_are_cut():
 def test_more_labels_than_rows_are_refused():
     with pytest.raises(SnowmeltError, match="3 row labels"):
         labelled_grid(solid(1, 2), 1, row_labels=["a", "b", "c"])
+
+
+def test_of_many_channels_the_first_three_are_shown():
+    images = torch.randint(0, 256, (6, 7, 8, 8), dtype=torch.uint8)
+    assert np.array_equal(image_grid(images), image_grid(images[:, :3]))

@@ -42,7 +42,7 @@ def plan(
     size
         Pixels: 64 or 64x96 (height x width). Default: proposed from the data.
     channels
-        1, 2, 3 or 4. Default: decided from the data.
+        1, 2, 3 or 4, or as many as arrays have. Default: decided from the data.
     labels
         auto, none, folder, prefix, FILE.csv or FILE.jsonl.
     fit

@@ -76,7 +76,8 @@ def train(
     size
         Pixels: 64, or 64x96 (height x width). Default: from the data.
     channels
-        1 (grey), 2 (grey + alpha), 3 (colour) or 4 (colour + alpha). Default: from the data.
+        1 (grey), 2 (grey + alpha), 3 (colour), 4 (colour + alpha), or as many as arrays
+        and TIFF files have. Default: from the data.
     labels
         auto, none, folder, prefix, or a .csv or .jsonl file. auto: what there is, or none for ddpm- and iddpm-cifar10.
     fit

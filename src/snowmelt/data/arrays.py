@@ -8,7 +8,6 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.fit import fit_plane
 from snowmelt.data.items import Header, Pixels, Target, UnreadableError, digest_of
 
-MODES = {1: "grey", 2: "2-channel", 3: "RGB", 4: "4-channel"}
 LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601, as Pillow does for files
 
 
@@ -20,7 +19,7 @@ class Rows:
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
         _, channels, height, width = pixels.shape
-        self._header = Header("array", MODES[channels], height, width, channels, pixels.dtype.name)
+        self._header = Header("array", mode_of(channels), height, width, channels, pixels.dtype.name)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -57,6 +56,11 @@ class Rows:
             return None
         own = (self._header.dtype, *self.pixels.shape[1:])
         return self.pixels if own == (target.dtype, target.channels, target.height, target.width) else None
+
+
+def mode_of(channels: int) -> str:
+    """What so many channels are called."""
+    return {1: "grey", 3: "RGB"}.get(channels, f"{channels}-channel")
 
 
 def _with_channels(row: Pixels, channels: int) -> Pixels:

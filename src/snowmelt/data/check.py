@@ -97,10 +97,10 @@ def inspect(
     kept = {index: pixels for index, pixels in some.items() if pixels is not None}
     preview, handedness = torch.empty(0, 1, 1, 1, dtype=torch.uint8), None
     if kept:
-        pixels = torch.from_numpy(np.stack([*kept.values()]))
+        stacked = np.stack([*kept.values()])
+        pixels, ends = torch.from_numpy(stacked), (float(stacked.min()), float(stacked.max()))
         known = None if source.labels is None else torch.from_numpy(source.labels[[*kept]])
         handedness = measure_handedness(pixels, known)
-        ends = float(pixels.min()), float(pixels.max())
         value_range = source.value_range or measure_range(seen.target.dtype, *ends, source.name)[0]
         shown = torch.linspace(0, len(pixels) - 1, min(SHOWN, len(pixels))).long()
         preview = to_source(to_network(pixels[shown], value_range), UINT8)

@@ -15,14 +15,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ImageCms
 
+from snowmelt.data.arrays import mode_of
 from snowmelt.data.colour import means_srgb
-from snowmelt.data.items import Header, Pixels, Target, UnreadableError
+from snowmelt.data.items import MOST_CHANNELS, Header, Pixels, Target, UnreadableError
 from snowmelt.data.planes import fitted_planes
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 DTYPES = {"uint8": "uint8", "uint16": "uint16", "float16": "float32", "float32": "float32", "float64": "float32"}
-MODES = {2: "2-channel", 3: "RGB", 4: "4-channel"}
-MOST_CHANNELS = 4
 ASSOCIATED, UNASSOCIATED = 1, 2  # kinds of alpha: colours multiplied by it, or not
 GREY, RGB = 1, 2  # photometric interpretations: nought is black, or three colours
 ORIENTATION, PROFILE = 274, 34675  # tags
@@ -54,8 +53,7 @@ def read_deep_header(file: BinaryIO, most_pixels: int) -> Header | None:
         if TURNS.get(turn, (False,))[0]:
             height, width = width, height
         depth = {"uint8": "8-bit", "uint16": "16-bit", "float32": "32-bit float"}[dtype]
-        kind = "grey" if channels == 1 else MODES[channels]
-        mode = f"{depth} {kind}{' with alpha' * bool(alpha)}"
+        mode = f"{depth} {mode_of(channels)}{' with alpha' * bool(alpha)}"
         several = len(page.parent.pages) > 1
         return Header("TIFF", mode, height, width, channels, dtype, bool(alpha), turn in TURNS, several)
 

@@ -18,6 +18,7 @@ from snowmelt.image.codec import ValueRange
 
 Pixels = NDArray[Any]  # uint8, uint16 or float32
 DIGEST = 16  # bytes
+MOST_CHANNELS = 64  # of one picture: satellites and microscopes have a dozen or two
 Progress = Callable[[int, int], None]  # called with (done, total), always from the caller's own thread
 
 
@@ -37,7 +38,7 @@ class Header:
     format    PNG, JPEG, ..., or "array"
     mode      in words: grey, RGB, CMYK, ...
     height, width   pixels, upright (after the EXIF rotation)
-    channels  colour channels, alpha not counted: 1 or 3 for files, 1 to 4 for arrays
+    channels  colour channels, alpha not counted: 1 or 3 for most files, 1 to 64 for arrays and TIFF
     dtype     uint8, uint16 or float32
     The flags say what reading will do to it: composite its alpha, turn it, take the first of its frames, or reduce
     16-bit colour to 8 bits.

@@ -12,7 +12,7 @@ import numpy as np
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.cache import Cache
 from snowmelt.data.fit import FITS
-from snowmelt.data.items import Header, Items, Pixels, Source, Target, UnreadableError
+from snowmelt.data.items import MOST_CHANNELS, Header, Items, Pixels, Source, Target, UnreadableError
 from snowmelt.data.report import ScanReport, reasons
 from snowmelt.data.threads import for_each
 
@@ -87,8 +87,11 @@ def survey(
     channel count or fit that makes no sense, and where nothing can be read.
     """
     wanted = None if size is None else _checked_size(size)
-    if channels is not None and not 1 <= channels <= 4:
-        raise SnowmeltError(f"--channels {channels} is out of range.", "Expected 1 (grey), 2, 3 (RGB) or 4 (RGBA).")
+    if channels is not None and not 1 <= channels <= MOST_CHANNELS:
+        raise SnowmeltError(
+            f"--channels {channels} is out of range.",
+            f"Expected 1 (grey), 2, 3 (RGB), 4 (RGBA), or as many as arrays have, up to {MOST_CHANNELS}.",
+        )
     if fit not in FITS:
         raise unknown_name("value of --fit", fit, FITS)
     headers, broken = _headers(source.items, done, cache)
@@ -97,6 +100,10 @@ def survey(
             f"None of the {len(source):,} images of {source.name} can be read: {reasons(_named(source.items, broken))}."
         )
     chosen = _channels(headers) if channels is None else channels
+    there = _counts(headers, lambda header: header.channels)
+    if chosen > 4 and chosen not in there:
+        listed = " or ".join(map(str, sorted(there)))
+        raise SnowmeltError(f"--channels {chosen}: the images of {source.name} have {listed}.", "Leave it out.")
     height, width = _size(headers) if wanted is None else wanted
     target = Target(_dtype(headers), chosen, height, width, fit, linear_light)
     return Survey(source, headers, broken, target, channels is not None, size is not None)

@@ -20,13 +20,13 @@ GAP = 3  # pixels between words and pictures
 
 
 def image_grid(images: Tensor, columns: int | None = None, pad: int = 2, scale: int | None = None) -> NDArray[np.uint8]:
-    """Pictures, uint8 [N, C, H, W] with C = 1 to 4, row by row on one, uint8 [H', W', C], on white.
+    """Pictures, uint8 [N, C, H, W], on one, row by row, uint8 [H', W', C']; of more than 4 channels the first 3.
 
     columns  per row; by default as many as make the whole nearly square
     pad      white pixels around each cell
     scale    whole-number enlargement (nearest neighbour: pixels stay visible); by default as much as makes the
              shorter side of a cell at least 32 pixels
-    Raises SnowmeltError for no images, another dtype or another number of channels.
+    Raises SnowmeltError for no images or another dtype.
     """
     pixels = _checked(images)
     count, channels, height, width = pixels.shape
@@ -92,13 +92,12 @@ def labelled_grid(
 def _checked(images: Tensor) -> NDArray[np.uint8]:
     """The pixels as numpy, or the error that says why they make no grid."""
     pixels: NDArray[Any] = images.detach().cpu().numpy()
-    if pixels.ndim != 4 or pixels.dtype != np.uint8 or 0 in pixels.shape or pixels.shape[1] > 4:
+    if pixels.ndim != 4 or pixels.dtype != np.uint8 or 0 in pixels.shape:
         raise SnowmeltError(
-            f"A grid is made of uint8 images [N, C, H, W] with 1 to 4 channels, not of {images.dtype} "
-            f"{list(images.shape)}.",
+            f"A grid is made of uint8 images [N, C, H, W], not of {images.dtype} {list(images.shape)}.",
             "snowmelt.image.codec.to_source makes uint8 of a network's output.",
         )
-    return pixels
+    return pixels if pixels.shape[1] <= 4 else pixels[:, :3]
 
 
 def _on_white(grid: NDArray[np.uint8]) -> Image.Image:

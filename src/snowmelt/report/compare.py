@@ -72,7 +72,7 @@ def compare_samplers(
     words = [f"{row['label']}  {row['evaluations']} evaluations  {row['seconds']:.1f} s" for row in rows]
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    picture = labelled_grid(shown if shown.shape[1] <= 4 else shown[:, :3], columns=len(seeds), row_labels=words)
+    picture = labelled_grid(shown, columns=len(seeds), row_labels=words)
     save_png(folder / PICTURE, picture)
     about = {"model": model.digest, "seeds": list(seeds), "samplers": rows}
     write_text(folder / LIST, json.dumps(about, indent=2) + "\n")

@@ -131,7 +131,7 @@ class SampleWriter:
         if self.form != "png":
             self._save_array(np.stack([_channels_last(image) for image in torch.cat(self._kept)]))
         shown = torch.cat(self._grid)[:ON_GRID]
-        save_png(self.folder / GRID, image_grid(shown if shown.shape[1] <= 4 else shown[:, :3]))
+        save_png(self.folder / GRID, image_grid(shown))
         write_text(self.folder / LIST, "".join(json.dumps(row) + "\n" for row in self._rows))
 
     def _name(self, number: int) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.arrays import Rows
-from snowmelt.data.items import Pixels, Source
+from snowmelt.data.items import MOST_CHANNELS, Pixels, Source
 from snowmelt.data.memory import require_memory
 from snowmelt.data.sources.kind import SOURCES, Kind
 from snowmelt.data.sources.labels import array_labels
@@ -57,7 +57,7 @@ def _npz(path: str) -> tuple[Pixels, NDArray[Any] | None]:
 
 
 def layout_of(images: Pixels, path: str) -> str:
-    """NHW, NCHW or NHWC: the channels are the axis of length 1 to 4.
+    """NHW, NCHW or NHWC: the channels are the axis of length 1 to 4, or the odd one of up to 64.
 
     Looks at shape and dtype only. Raises SnowmeltError where the dtype is of no use or the layout is not clear.
     """
@@ -73,6 +73,12 @@ def layout_of(images: Pixels, path: str) -> str:
         return "NHW"
     if images.ndim == 4 and (shape[1] in CHANNELS) != (shape[3] in CHANNELS):
         return "NCHW" if shape[1] in CHANNELS else "NHWC"
+    if images.ndim == 4 and not any(length in CHANNELS for length in shape[1:]):
+        _, first, middle, last = shape
+        if first < middle == last and first <= MOST_CHANNELS:
+            return "NCHW"
+        if last < first == middle and last <= MOST_CHANNELS:
+            return "NHWC"
     if images.ndim == 3:
         raise SnowmeltError(
             f"{path}: the shape {shape} may be one colour picture or several grey ones.",
@@ -80,8 +86,8 @@ def layout_of(images: Pixels, path: str) -> str:
         )
     raise SnowmeltError(
         f"{path}: the shape {shape} does not tell which axis is the channels.",
-        "Expected (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 to 4 channels and pictures larger than 4 pixels; "
-        "numpy.transpose, or numpy.pad for tiny pictures, makes it so.",
+        "Expected (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 to 4 channels and pictures larger than 4 pixels, or "
+        f"square ones with up to {MOST_CHANNELS}; numpy.transpose, or numpy.pad for tiny pictures, makes it so.",
     )
 
 

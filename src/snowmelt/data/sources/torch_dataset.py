@@ -13,7 +13,7 @@ from PIL import Image
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.arrays import Rows
 from snowmelt.data.decode import header_of, pixels_of
-from snowmelt.data.items import Header, Pixels, Source, Target, UnreadableError, digest_of
+from snowmelt.data.items import MOST_CHANNELS, Header, Pixels, Source, Target, UnreadableError, digest_of
 from snowmelt.data.planes import fitted_planes
 from snowmelt.data.sources.labels import Labels, array_labels
 from snowmelt.data.sources.table import TRAIN, source_of_tables
@@ -27,7 +27,7 @@ def source_of(
     """The source of a map-style Dataset, or of a Dataset or DatasetDict of the library `datasets`.
 
     dataset      len(dataset), and dataset[i]: a picture, or (picture, label, ...). A picture is a PIL image, a tensor
-                 [C, H, W] or [H, W], or an array [H, W, C] or [H, W]; uint8, uint16 or floats; 1 to 4 channels.
+                 [C, H, W] or [H, W], or an array [H, W, C] or [H, W]; uint8, uint16 or floats; 1 to 64 channels.
                  A label is an integer or a text
     class_names  names of the labels 0, 1, ...; by default dataset.classes, if it is there
     labels       auto or none; a column, too, for a table of `datasets`
@@ -120,9 +120,11 @@ def _planes(array: Pixels, channels: int) -> Pixels:
     planes = array[None] if array.ndim == 2 else np.moveaxis(array, channels, 0) if array.ndim == 3 else array
     if planes.dtype.kind == "f":
         planes = planes.astype(np.float32, copy=False)
-    if planes.ndim != 3 or not 1 <= len(planes) <= 4 or 0 in planes.shape:
+    # Of an array [3, H, W] each column would be a channel, if so many were believed at once.
+    turned = planes.ndim == 3 and len(planes) > 4 >= array.shape[0] and channels == -1
+    if planes.ndim != 3 or turned or not 1 <= len(planes) <= MOST_CHANNELS or 0 in planes.shape:
         wanted = "[C, H, W] or [H, W]" if channels == 0 else "[H, W, C] or [H, W]"
-        raise UnreadableError(f"its shape is {array.shape}; expected {wanted} of 1 to 4 channels")
+        raise UnreadableError(f"its shape is {array.shape}; expected {wanted} of 1 to {MOST_CHANNELS} channels")
     if planes.dtype.name not in ("uint8", "uint16", "float32"):
         raise UnreadableError(f"its values are {planes.dtype}; expected uint8, uint16 or floats")
     return planes
