@@ -179,7 +179,7 @@ def _fill(folder: Path, items: Items, target: Target, broken: Mapping[int, str],
     np.save(folder / DIGESTS, result.digests)
     about = {
         "format": FORMAT,
-        "name": name,
+        "name": str(Path(name).absolute()) if Path(name).exists() else name,
         "images": len(items),
         "target": asdict(target),
         "low": result.low if np.isfinite(result.low) else None,

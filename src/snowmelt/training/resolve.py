@@ -115,8 +115,8 @@ def resolve(
     if few:
         dropout, augmented = DROPOUT_OF_FEW, AUGMENT_OF_FEW
         reasons.append(
-            f"{len(data.training.images):,} images are few, and a network soon knows them by heart; the defaults that "
-            f"delay it are dropout {dropout:g} (--dropout) and augmentation {augmented:g} (--augment)"
+            f"Against learning {len(data.training.images):,} images by heart: dropout {dropout:g} (--dropout) and "
+            f"augmentation {augmented:g} (--augment)"
         )
     dropout = dropout if wishes.dropout is None else wishes.dropout
     augmented = augmented if wishes.augment is None else wishes.augment
