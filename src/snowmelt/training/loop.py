@@ -104,6 +104,7 @@ class Trainer:
                     break
                 self.step()
                 if position.step % config.log_every == 0:
+                    position.elapsed = before + time.monotonic() - began
                     self._write_row(row_start)
                     row_start = self._row_start()
                 if self.world.leads:
