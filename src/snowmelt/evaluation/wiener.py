@@ -1,0 +1,54 @@
+"""The best linear denoiser of a set of images, and its loss in closed form: what any trained network should beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snowmelt.process.level import Level
+
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Wiener:
+    """mean + sum over eigenvectors of alpha v/(alpha^2 v + sigma^2) times the deviation of x_t from alpha mean.
+
+    mean     [d] float64
+    values   [k] float64: eigenvalues of the covariance, those that are not zero
+    vectors  [d, k] float64
+    dimension  d
+    """
+
+    mean: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor) -> Wiener:
+        """From images [n, *S] in [-1, 1]; the covariance is that of the set itself (divided by n)."""
+        count = len(images)
+        mean = torch.zeros(images[0].numel(), dtype=torch.float64)
+        for chunk in torch.split(images, CHUNK):
+            mean += chunk.double().flatten(1).sum(0) / count
+        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+        for chunk in torch.split(images, CHUNK):
+            centred = chunk.double().flatten(1) - mean
+            covariance.addmm_(centred.T, centred, alpha=1 / count)
+        values, vectors = torch.linalg.eigh(covariance)
+        kept = values > 1e-12 * values[-1]
+        return cls(mean, values[kept], vectors[:, kept])
+
+    def loss(self, level: Level) -> Tensor:
+        """E |x_0 - D(x_t)|^2 over the set and the noise, summed over the image, at levels [L]: [L] float64."""
+        signal = level.alpha.double()[:, None] ** 2 * self.values
+        noise = level.sigma.double()[:, None] ** 2
+        # A direction of no variance costs nothing; without any noise nothing does.
+        return torch.where(noise > 0, self.values * noise / (signal + noise), 0.0).sum(1)
+
+    def __call__(self, x: Tensor, alpha: float, sigma: float) -> Tensor:
+        """D(x) for x [B, d] float64 of one level."""
+        gain = alpha * self.values / (alpha**2 * self.values + sigma**2)
+        return self.mean + ((x - alpha * self.mean) @ self.vectors * gain) @ self.vectors.T
