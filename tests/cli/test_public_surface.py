@@ -62,7 +62,8 @@ OPTIONS = {
         *("--data", "--size", "--channels", "--labels", "--fit", "--linear-light", "--preview", "--device", "--json"),
     ],
     "plan": [
-        *("--data", "--preset", "--size", "--channels", "--labels", "--fit", "--batch", "--precision"),
+        *("--data", "--preset", "--size", "--channels", "--labels", "--fit", "--linear-light", "--cond-values"),
+        *("--cond-image", "--augment", "--batch", "--precision"),
         *("--device", "--steps", "--json"),
     ],
     "doctor": [],

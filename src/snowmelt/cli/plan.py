@@ -25,6 +25,10 @@ def plan(
     channels: Whole | None = None,
     labels: str = "auto",
     fit: Literal["crop", "pad", "stretch"] = "crop",
+    linear_light: Annotated[bool, Parameter(negative="")] = False,
+    cond_values: str | None = None,
+    cond_image: str | None = None,
+    augment: float | None = None,
     batch: Whole | None = None,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: str = "auto",
@@ -47,6 +51,14 @@ def plan(
         auto, none, folder, prefix, FILE.csv or FILE.jsonl.
     fit
         How other proportions are brought to the size: crop, pad or stretch.
+    linear_light
+        Resize as light adds up, not as sRGB stores it.
+    cond_values
+        A table of numbers that the network is told of each image.
+    cond_image
+        A folder with an image of the same name for each, from which it is to be made.
+    augment
+        Probability of each transformation. Default: 0.15 under 1,000 images, else 0.
     batch
         Images a step. Default: the preset's.
     precision
@@ -82,6 +94,10 @@ def plan(
         channels=channels,
         labels=labels,
         fit=fit,
+        linear_light=linear_light,
+        cond_values=cond_values,
+        cond_image=cond_image,
+        augment=augment,
         batch=batch,
         precision=precision,
     )
