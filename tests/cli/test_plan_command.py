@@ -39,7 +39,7 @@ def test_a_published_system_s_own_length_is_told():
     numbers = dict.fromkeys(("parameters", "peak_memory", "data_memory", "checkpoint", "disk"), 10**9)
     seen = Estimate(
         preset="x", gflop_per_image=1.0, batch=8, micro_batch=4, images=1000, images_per_second=1000.0, low=900.0,
-        high=1100.0, published_images=102_400_000, **numbers,
+        high=1100.0, published_images=102_400_000, data_place="kept", **numbers,
     )  # fmt: skip
     text = "\n".join(lines(seen))
     assert "102,400,000 images: 28.4 hours" in text

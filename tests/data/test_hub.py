@@ -259,3 +259,10 @@ def test_a_million_pictures_of_a_class_are_not_searched_for_tables(tmp_path, mon
     monkeypatch.setattr(hub, "LOOKED_AT", 2)
     assert not hub._is_local(tmp_path)
     assert hub._is_local(parquet_folder(tmp_path / "set", train=table([0])))
+
+
+def test_a_path_with_a_mistake_is_not_asked_for_in_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SnowmeltError, match=r"No data set 'photos/cat'.*\n.*Did you mean .*photos/cats"):
+        open_source("photos/cat")

@@ -84,7 +84,10 @@ def _line(error: Exception) -> str:
 
 
 def _is_named(text: str) -> bool:
-    return NAME.fullmatch(text) is not None and (text.startswith(PREFIX) or FILE.search(text) is None)
+    """Whether a text that is no path may be one: hf:..., or user/name, unless a folder `user` is here."""
+    if NAME.fullmatch(text) is None:
+        return False
+    return text.startswith(PREFIX) or (FILE.search(text) is None and not Path(text).parent.is_dir())
 
 
 def _is_local(path: Path) -> bool:
