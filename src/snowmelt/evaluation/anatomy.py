@@ -1,0 +1,195 @@
+"""A loss taken apart: by noise level, between what a linear denoiser loses and what any network must lose.
+
+For every level the network's loss on its training set lies between two bounds. Above is that of the best linear
+denoiser, known from mean and covariance; a network that loses more is undertrained or badly conditioned there. Below is
+the optimum on the finite training set; a loss below that is a fault in somebody's code, and a loss near it is a network
+that knows its images by heart. The loss on held-out images has no bound: where it lies above the training loss, the
+network has begun to learn by heart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snowmelt.data.data_set import Data, Split
+from snowmelt.evaluation.optimum import optimal_loss
+from snowmelt.image.codec import to_network
+from snowmelt.model.condition import Condition
+from snowmelt.model.condition_spec import NOTHING_ELSE
+from snowmelt.model.denoiser import Denoiser
+from snowmelt.process.level import Level, broadcast
+from snowmelt.process.schedule import Schedule
+
+LEVELS = 32
+IMAGES = 256  # of each split, at every level
+BATCH = 64
+SURE = 4  # standard errors beyond which a difference is said to be one
+LARGEST_SET = 200_000  # training images compared with every query
+RANGE = (0.01, 100.0)  # sigma/alpha: cleaner or noisier levels say nothing more
+
+
+@dataclass(frozen=True)
+class Losses:
+    """E |x_0 - D(x_t)|^2 a number of the image, by level [L], with its standard error."""
+
+    mean: Tensor
+    error: Tensor
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """By level [L], from clean to noisy; losses are of x_0, a number of the image.
+
+    ratio     sigma/alpha
+    training, held_out   the network's; held_out is None where nothing is held out
+    optimum   the least possible on the training set, told what the network is told of classes
+    linear    the best linear denoiser's
+    """
+
+    ratio: Tensor
+    training: Losses
+    held_out: Losses | None
+    optimum: Losses
+    linear: Tensor
+
+    @property
+    def fit(self) -> Tensor:
+        """(linear - loss)/(linear - optimum): 0 is no better than linear, 1 is as good as can be (all by heart).
+
+        NaN where the two bounds are so near each other that noise decides.
+        """
+        room = self.linear - self.optimum.mean
+        noise = self.training.error + self.optimum.error
+        return torch.where(room > SURE * noise, (self.linear - self.training.mean) / room, torch.nan)
+
+    def advice(self) -> list[str]:
+        """Sentences on where the loss is not where it should be."""
+        result = []
+        noise = (self.training.error**2 + self.optimum.error**2).sqrt()
+        below = self.training.mean < self.optimum.mean - SURE * noise - 1e-6 * self.linear
+        if bool(below.any()):
+            result.append(
+                f"At sigma/alpha {self._span(below)} the loss is below the least possible: the network is told more "
+                "than it should be, or a number here is wrong"
+            )
+        above = self.training.mean > self.linear + SURE * self.training.error
+        if bool(above.any()):
+            result.append(
+                f"At sigma/alpha {self._span(above)} the network is worse than the best linear denoiser: train longer, "
+                "or these levels are visited too rarely"
+            )
+        if self.held_out is not None:
+            apart = (self.training.error**2 + self.held_out.error**2).sqrt()
+            overfit = self.held_out.mean > 1.05 * self.training.mean + SURE * apart
+            if bool(overfit.any()):
+                result.append(
+                    f"At sigma/alpha {self._span(overfit)} the loss on held-out images is higher than on those of "
+                    "training: it is learning by heart; stop earlier, add dropout or augmentation, or more images"
+                )
+        if not result:
+            result.append("Between the bounds everywhere, and no higher on held-out images than the noise explains")
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        held = self.held_out
+        return {
+            "sigma_over_alpha": self.ratio.tolist(),
+            "training": self.training.mean.tolist(),
+            "training_error": self.training.error.tolist(),
+            "held_out": None if held is None else held.mean.tolist(),
+            "held_out_error": None if held is None else held.error.tolist(),
+            "optimum": self.optimum.mean.tolist(),
+            "optimum_error": self.optimum.error.tolist(),
+            "linear": self.linear.tolist(),
+            "fit": [None if math.isnan(value) else value for value in self.fit.tolist()],
+            "advice": self.advice(),
+        }
+
+    def _span(self, where: Tensor) -> str:
+        chosen = self.ratio[where]
+        low, high = float(chosen[0]), float(chosen[-1])
+        return f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+
+
+def anatomy(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    data: Data,
+    device: torch.device,
+    *,
+    levels: int = LEVELS,
+    images: int = IMAGES,
+    seconds: float = 300,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Anatomy:
+    """Take a denoiser's loss apart.
+
+    levels, images  how many noise levels, and how many images of each split at every level
+    seconds         for the optimum; its error falls to 1% of the linear loss if that is time enough
+    At most 200,000 training images, evenly spaced, are compared. Told values or a paired image, a network may know
+    which image it is about, so that the least loss is 0 then.
+    """
+    tell = progress or (lambda _: None)
+    ratio = _ratios(schedule, levels)
+    level = schedule.at_log_snr(-2 * ratio.log())
+    chosen = torch.linspace(0, len(data.training.images) - 1, min(LARGEST_SET, len(data.training.images))).long()
+    x = to_network(data.training.images[chosen], data.value_range)
+    labels = None if data.training.labels is None else data.training.labels[chosen]
+    size = x[0].numel()
+    tell("the least loss there is")
+    best = optimal_loss(x, level, labels, seconds=seconds, seed=seed)
+    knows_more = data.conditions != NOTHING_ELSE
+    tell("the loss on training images")
+    training = _losses(denoiser, level, data, data.training, images, device, seed + 1)
+    held_out = None
+    if len(data.holdout.images):
+        tell("the loss on held-out images")
+        held_out = _losses(denoiser, level, data, data.holdout, images, device, seed + 2)
+    optimum = Losses(*((0 if knows_more else 1) * each / size for each in (best.loss, best.standard_error)))
+    return Anatomy(ratio, training, held_out, optimum, best.linear / size)
+
+
+def _ratios(schedule: Schedule, count: int) -> Tensor:
+    """sigma/alpha from clean to noisy, evenly in its logarithm, within the schedule's own range: [count] float64."""
+    low, high = schedule.ratio_range()
+    ends = math.log(max(low, RANGE[0])), math.log(min(high, RANGE[1]))
+    return torch.linspace(*ends, count, dtype=torch.float64).exp()
+
+
+@torch.no_grad()
+def _losses(
+    denoiser: Denoiser, level: Level, data: Data, split: Split, count: int, device: torch.device, seed: int
+) -> Losses:
+    """The network's loss on some images of a split, other noise for each level and image."""
+    generator = torch.Generator().manual_seed(seed)
+    means, errors = [], []
+    for alpha, sigma in zip(level.alpha.tolist(), level.sigma.tolist(), strict=True):
+        found = []
+        for x_0, cond in _some(data, split, count, generator):
+            each = Level(*(torch.full((len(x_0),), end, dtype=torch.float64) for end in (alpha, sigma)))
+            noise = torch.randn(x_0.shape, generator=generator)
+            x_t = (broadcast(each.alpha, x_0) * x_0 + broadcast(each.sigma, x_0) * noise).to(device)
+            D = denoiser(x_t, each, None if cond is None else cond.to(device)).cpu()
+            found.append((D.double() - x_0.double()).square().flatten(1).mean(1))
+        losses = torch.cat(found)
+        means.append(losses.mean())
+        errors.append(losses.std() / len(losses) ** 0.5)
+    return Losses(torch.stack(means), torch.stack(errors))
+
+
+def _some(
+    data: Data, split: Split, count: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Condition | None]]:
+    """Batches of images of a split, drawn at random, with what the network is told of them."""
+    places = torch.randint(len(split.images), (count,), generator=generator)
+    for part in torch.split(places, BATCH):
+        pixels, cond = split.take(part, data.conditions)
+        yield to_network(pixels, data.value_range), cond

@@ -1,0 +1,95 @@
+"""A loss taken apart: denoisers whose place between the bounds is known are put there."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from snowmelt import api
+from snowmelt.data.pipeline import load_data
+from snowmelt.evaluation.anatomy import Anatomy, Losses, anatomy
+from snowmelt.evaluation.wiener import Wiener
+from snowmelt.image.codec import to_network
+from snowmelt.oracle.finite import FiniteData
+from snowmelt.process.level import broadcast
+from snowmelt.process.schedule import Schedule
+
+CPU = torch.device("cpu")
+SCHEDULE = Schedule("edm")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two hundred smooth pictures of two classes."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (200, 4, 4), np.uint8)
+    np.savez(tmp_path / "a.npz", images=coarse.repeat(2, 1).repeat(2, 2), labels=np.arange(200) % 2)
+    return load_data(tmp_path / "a.npz", holdout=0.2)
+
+
+def taken_apart(denoiser, data, **options):
+    return anatomy(denoiser, SCHEDULE, data, CPU, **{"levels": 9, "images": 192, "seconds": 5, **options})
+
+
+def near(a, b, errors):
+    return bool(((a - b).abs() < 4.5 * errors + 1e-9).all())
+
+
+def test_one_who_knows_all_images_by_heart_is_at_the_optimum_and_is_told_so(data):
+    by_heart = FiniteData(to_network(data.training.images[:], data.value_range).double(), data.training.labels)
+    found = taken_apart(by_heart, data)
+    assert near(found.training.mean, found.optimum.mean, (found.training.error**2 + found.optimum.error**2).sqrt())
+    known = found.fit[~found.fit.isnan()]
+    assert len(known) >= 4
+    assert (known > 0.75).all()
+    advice = found.advice()
+    assert any("learning by heart" in line for line in advice)
+    assert not any("below the least" in line or "worse than the best linear" in line for line in advice)
+
+
+def test_the_linear_denoiser_has_the_linear_loss_and_nothing_to_forget(data):
+    wiener = Wiener.of(to_network(data.training.images[:], data.value_range))
+
+    def linear(x, level, cond=None):
+        rows = zip(x, level.alpha, level.sigma, strict=True)
+        made = [wiener(one.double().view(1, -1), float(a), float(s)) for one, a, s in rows]
+        return torch.cat(made).view_as(x).float()
+
+    found = taken_apart(linear, data)
+    assert near(found.training.mean, found.linear, found.training.error)
+    room = found.linear - found.optimum.mean
+    assert near(found.fit.nan_to_num(0), torch.zeros(9), found.training.error / room.clamp(min=1e-9))
+
+
+def test_a_network_that_returns_its_input_is_worse_than_linear(data):
+    def identity(x, level, cond=None):
+        return x / broadcast(level.alpha, x)
+
+    advice = taken_apart(identity, data).advice()
+    assert any("worse than the best linear denoiser" in line for line in advice)
+
+
+def test_one_that_is_told_too_much_is_found_out(data):
+    """The held-out images' own posterior, say: it knows a smaller set than it should."""
+    found = taken_apart(lambda x, level, cond=None: torch.zeros_like(x), data)
+    cheated = dataclasses.replace(found, training=Losses(found.optimum.mean * 0.5, found.optimum.error))
+    assert "below the least possible" in cheated.advice()[0]
+    fair = dataclasses.replace(found, training=Losses(found.optimum.mean, found.optimum.error), held_out=None)
+    assert fair.advice() == ["Between the bounds everywhere, and no higher on held-out images than the noise explains"]
+
+
+def test_a_trained_network_lies_between_the_bounds(finished_run, shoes):
+    model = api.load(finished_run)
+    loaded = load_data(shoes, holdout=0.2)
+    found = anatomy(model.denoiser, model.denoiser.schedule, loaded, CPU, levels=5, images=32, seconds=2)
+    assert isinstance(found, Anatomy)
+    assert (found.training.mean > found.optimum.mean - 5 * found.training.error).all()
+    assert set(found.to_json()) >= {"sigma_over_alpha", "training", "held_out", "optimum", "linear", "fit", "advice"}
+
+
+def test_the_same_seed_gives_the_same_numbers(data):
+    wiener_like = lambda x, level, cond=None: 0.5 * x  # noqa: E731
+    once, twice = (taken_apart(wiener_like, data, levels=3, images=64) for _ in range(2))
+    assert once.training.mean.equal(twice.training.mean)
+    assert once.held_out.mean.equal(twice.held_out.mean)
