@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ from snowmelt.training.run import CONFIG, LOG, claimed, require_new, require_run
 
 SAMPLE_BATCH = 64
 UNFIT = re.compile(r"[^\w.+=@-]+")  # what a folder's name should not hold
+NUMBERS = re.compile(r"\{\d+\.\.\d+\}")  # of shards, which say nothing
 
 
 def load(path: str | Path, *, weights: Weights = "ema", device: str = "auto") -> Model:
@@ -393,12 +395,16 @@ def _load(
 
 
 def run_name(data: str) -> str:
-    """The last part of a path without its ending, or a name as it is, without what a folder's name should not hold."""
+    """The last part of a path or an address without its ending, or a name as it is, without what a folder's name should
+    not hold.
+    """
+    if "://" in data:
+        data = urlsplit(data).path
     path = Path(os.path.normpath(data))
     name = path.resolve().name if path.exists() else path.name
     if not path.is_dir() and Path(name).suffix:
         name = Path(name).stem.removesuffix(".tar")
-    return UNFIT.sub("-", name).strip("-.") or "run"
+    return UNFIT.sub("-", NUMBERS.sub("", name)).strip("-.") or "run"
 
 
 __all__ = ["Model", "SamplePlan", "TrainConfig", "load", "plan_sampling", "resume", "sample", "train"]

@@ -302,3 +302,45 @@ def test_the_command_lists_and_deletes(folder, tmp_path, monkeypatch, capsys):
     assert len(open_cache().entries()) == 0
     assert run(["data", "cache", "--clear", "--limit", "1GB"]) == 2
     assert run(["data", "cache", "--limit", "lots"]) == 2
+
+
+def test_arrays_are_made_once_and_made_again_where_they_are_damaged(cache):
+    made = []
+
+    def make():
+        made.append(1)
+        return {"places": np.arange(6).reshape(3, 2), "about": np.array('{"ä": 1}')}
+
+    for _ in range(2):
+        found = cache.arrays("index-1", make)
+        assert found["places"].tolist() == [[0, 1], [2, 3], [4, 5]]
+        assert str(found["about"]) == '{"ä": 1}'
+    assert len(made) == 1
+    place = cache.root / "memos" / "index-1.npz"
+    for content in (b"", place.read_bytes()[:300], place.read_bytes().replace(b"\3\0\0\0", b"\4\0\0\0")):
+        place.write_bytes(content)
+        assert cache.recall_arrays("index-1") is None
+    cache.arrays("index-1", make)
+    assert len(made) == 2
+    assert cache.recall_arrays("index-1") is not None
+
+
+def test_arrays_without_a_place_to_keep_them_are_made_each_time(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    nowhere = Cache(tmp_path / "file" / "cache", LARGE)
+    made = []
+    for _ in range(2):
+        assert nowhere.arrays("index-1", lambda: (made.append(1), {"a": np.arange(3)})[1])["a"].tolist() == [0, 1, 2]
+    assert len(made) == 2
+
+
+def test_of_memos_those_used_last_are_kept(cache, monkeypatch):
+    monkeypatch.setattr("snowmelt.data.cache.MOST_MEMO_BYTES", 2500)
+    for number in range(3):
+        cache.remember_arrays(f"index-{number}", {"a": np.zeros(100)})
+        os.utime(cache.root / "memos" / f"index-{number}.npz", (number, number))
+    assert cache.recall_arrays("index-0") is not None  # is thereby used last
+    cache.prune(LARGE)
+    assert sorted(place.stem for place in (cache.root / "memos").iterdir()) == ["index-0", "index-2"]
+    cache.prune(0)
+    assert list((cache.root / "memos").iterdir()) == []

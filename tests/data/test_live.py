@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.data import files
 from snowmelt.data.cache import Cache
 from snowmelt.data.pipeline import load_data
 
@@ -97,3 +98,12 @@ def test_a_picture_that_breaks_while_training_is_named_in_the_log(live, tmp_path
     log = (run / "log.txt").read_text()
     assert log.count("07.png cannot be read (image file is truncated): the next image took its place") == 1
     assert all(0 <= row["waiting"] <= 1 for row in read_metrics(run / "metrics.jsonl") if "waiting" in row)
+
+
+def test_the_second_start_reads_no_file(live, monkeypatch):
+    first, counted = live(), []
+    original = files.FolderFiles.open
+    monkeypatch.setattr(files.FolderFiles, "open", lambda self, index: (counted.append(1), original(self, index))[1])
+    second = live()
+    assert counted == []
+    assert second.fingerprint == first.fingerprint

@@ -11,7 +11,7 @@ from PIL import Image
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.check import inspect
 from snowmelt.data.pipeline import load_data
-from snowmelt.data.sources import open_source, settled_name
+from snowmelt.data.sources import open_source, settled_name, shards
 
 
 def pixels(seed):
@@ -194,3 +194,19 @@ def test_a_pattern_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert settled_name("shard-{000..002}.tar") == str(tmp_path / "shard-{000..002}.tar")
     assert len(open_source("shard-*.tar")) == 7
+
+
+def test_the_second_start_reads_no_header(tmp_path, monkeypatch):
+    root = three_shards(tmp_path / "s", json_label)
+    first, read = load_data(root, holdout=0), []
+    original = shards.opened_tar
+    monkeypatch.setattr(shards, "opened_tar", lambda *asked, **how: (read.append(1), original(*asked, **how))[1])
+    second = load_data(root, holdout=0)
+    assert read == []
+    assert (second.fingerprint, second.report) == (first.fingerprint, first.report)
+    assert second.class_names == ("a", "b", "c")
+    assert second.training.labels.equal(first.training.labels)
+    assert load_data(root, holdout=0, labels="none").training.labels is None  # which was not asked for before
+    assert len(read) == 3
+    shard(root / "shard-001.tar", [("new.png", png(7)), ("new.cls", b"a")])
+    assert load_data(root, holdout=0).training.labels.tolist() == [2, 1, 0, 2, 0, 1, 0, 2]

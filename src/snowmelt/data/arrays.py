@@ -15,6 +15,7 @@ class Rows:
     """The pictures of an array [N, C, H, W] of uint8, uint16 or float32 (perhaps mapped from a file)."""
 
     encoded = False
+    threads: int | None = None
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels

@@ -11,14 +11,19 @@ import re
 import shutil
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import TEMPORARY, atomic_folder, read_json, write_json
+from snowmelt.base.files import TEMPORARY, atomic_file, atomic_folder, read_json, write_json
 
 try:
     import fcntl
@@ -30,9 +35,11 @@ ABOUT = "about.json"
 MOST_BYTES = 100 * 10**9
 FREE_SHARE = 0.5  # of the disk's free space, so that runs and others have room
 FORGOTTEN = 24 * 3600  # seconds after which a half-made entry belongs to a process that is gone
-MOST_MEMOS = 1000
+MOST_MEMOS, MOST_MEMO_BYTES = 1000, 4 * 10**9
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 WAIT = 0.2  # seconds
+
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,43 @@ class Cache:
         with suppress(SnowmeltError, OSError):
             write_json(self.root / "memos" / f"{name}.json", value)
 
+    def recall_arrays(self, name: str) -> Arrays | None:
+        """The arrays that `remember_arrays` was given, or None where there are none or they are damaged."""
+        place = self.root / "memos" / f"{name}.npz"
+        try:
+            with np.load(place, allow_pickle=False) as kept:
+                found = {key: kept[key] for key in kept.files}
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+            return None
+        with suppress(OSError):
+            os.utime(place)
+        return found
+
+    def remember_arrays(self, name: str, arrays: Arrays) -> None:
+        """Keep arrays under a name, whatever the limit (that is for pixels); where they cannot be written, they are
+        not kept.
+        """
+        with (
+            suppress(SnowmeltError, OSError),
+            atomic_file(self.root / "memos" / f"{name}.npz") as temporary,
+            temporary.open("wb") as file,
+        ):
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+
+    def arrays(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+        """Those that are remembered under a name, or else made, by one process of all that want them now."""
+        found = self.recall_arrays(name)
+        if found is not None:
+            return found
+        with ExitStack() as held:
+            with suppress(SnowmeltError, OSError):  # where no lock can be had, each makes its own
+                held.enter_context(self.alone(name, lambda: None))
+            found = self.recall_arrays(name)
+            if found is None:
+                found = make()
+                self.remember_arrays(name, found)
+        return found
+
     def prune(self, most: int) -> list[Entry]:
         """Delete what was not used for longest until at most `most` bytes are left; returns what was deleted."""
         deleted, total = [], 0
@@ -139,10 +183,21 @@ class Cache:
             with suppress(OSError):
                 if time.time() - half_made.stat().st_mtime > FORGOTTEN:
                     shutil.rmtree(half_made, ignore_errors=True)
-        memos = sorted((self.root / "memos").glob("*.json"), key=lambda memo: -memo.lstat().st_mtime)
-        for memo in memos[MOST_MEMOS if most > 0 else 0 :]:
-            memo.unlink(missing_ok=True)
+        self._prune_memos(*((MOST_MEMOS, MOST_MEMO_BYTES) if most > 0 else (0, 0)))
         return deleted
+
+    def _prune_memos(self, most: int, most_bytes: int) -> None:
+        """Keep the memos used last, so many of them and so many bytes."""
+        memos = [memo for kind in ("json", "npz") for memo in (self.root / "memos").glob(f"*.{kind}")]
+        seen = []
+        for memo in memos:
+            with suppress(OSError):  # another process may have deleted it
+                seen.append((memo, memo.lstat()))
+        total = 0
+        for number, (memo, about) in enumerate(sorted(seen, key=lambda entry: -entry[1].st_mtime)):
+            total += about.st_size
+            if number >= most or total > most_bytes:
+                memo.unlink(missing_ok=True)
 
     @property
     def _pixels(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,16 +15,14 @@ from numpy.typing import NDArray
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import read_json, readable_bytes, write_json
 from snowmelt.data.arrays import Rows
-from snowmelt.data.cache import ABOUT, Cache
-from snowmelt.data.items import DIGEST, Items, Pixels, Target, UnreadableError, digest_of
+from snowmelt.data.cache import ABOUT, Arrays, Cache
+from snowmelt.data.items import DIGEST, HEAD, Items, Pixels, Target, UnreadableError, digest_of
 from snowmelt.data.memory import fits_memory
 from snowmelt.data.scan import decode
 from snowmelt.data.threads import for_each
 
 FORMAT = 1  # of what is kept, and of how it is decoded: another number makes another entry
 PIXELS, DIGESTS = "pixels.npy", "digests.npy"
-# Of a picture that is not read whole: enough to tell any two pictures apart, little enough for millions.
-HEAD = 2**16
 SAMPLED = 256  # pictures whose extremes stand for those of all, where not all are decoded
 
 Digests = NDArray[np.uint8]
@@ -73,7 +72,7 @@ def decoded(
         all_broken = decode(items, target, broken, found.keep, done)
         note = f"{trouble}: the images are in memory, and are decoded again at the next start" if trouble else None
         return found.result(pixels, all_broken, note)
-    return _looked_at(items, target, broken, size, done, trouble)
+    return _looked_at(items, target, broken, size, cache, done, trouble)
 
 
 def _nothing(index: int, pixels: Pixels) -> None:
@@ -208,11 +207,39 @@ def _open(cache: Cache, key: str, items: Items, target: Target) -> Decoded | Non
 
 
 def _looked_at(
-    items: Items, target: Target, broken: Mapping[int, str], size: int, done: Done, trouble: str | None
+    items: Items,
+    target: Target,
+    broken: Mapping[int, str],
+    size: int,
+    cache: Cache,
+    done: Done,
+    trouble: str | None,
 ) -> Decoded:
     """Of pictures too many to keep: only what tells equal ones, and the extremes of a few."""
+    stamp = items.stamp()
+    told = 0
+
+    def count(more: int) -> None:
+        nonlocal told
+        told += more
+        done(more)
+
+    def make() -> Arrays:
+        return _heads(items, broken, count)
+
+    found = make() if stamp is None else cache.arrays(f"heads-{stamp.hex()}", make)
+    done(len(items) - told)
+    failed = {**broken, **{int(index): why for index, why in json.loads(str(found["failed"]))}}
+    low, high = _extremes(items, target, failed)
+    why = trouble or "More than the cache may hold"
+    note = f"{why}: decoded, the images would take {readable_bytes(size)}, so they are decoded each time they are used"
+    return Decoded(None, found["digests"], failed, low, high, note)
+
+
+def _heads(items: Items, broken: Mapping[int, str], done: Done) -> Arrays:
+    """The digests [N, 16] of the pictures' first bytes, and as JSON why some have none."""
     digests = np.zeros((len(items), DIGEST), np.uint8)
-    failed = dict(broken)
+    failed: dict[int, str] = {}
 
     def look(index: int) -> None:
         if index not in broken:
@@ -222,10 +249,7 @@ def _looked_at(
                 failed[index] = str(error)
 
     for_each(look, len(items), done)
-    low, high = _extremes(items, target, failed)
-    why = trouble or "More than the cache may hold"
-    note = f"{why}: decoded, the images would take {readable_bytes(size)}, so they are decoded each time they are used"
-    return Decoded(None, digests, failed, low, high, note)
+    return {"digests": digests, "failed": np.array(json.dumps(sorted(failed.items())))}
 
 
 def _extremes(items: Items, target: Target, broken: dict[int, str]) -> tuple[float, float]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from snowmelt.data.decode import read_header, read_image
-from snowmelt.data.items import DIGEST, Header, Pixels, Target, UnreadableError, digest_of
+from snowmelt.data.items import DIGEST, Header, Pixels, Target, UnreadableError, digest_of, head_digest_of
 
 
 class Files(ABC):
     """Encoded pictures by name; a subclass says where the bytes come from."""
 
     encoded = True
+    threads: int | None = None
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -50,7 +51,7 @@ class Files(ABC):
                 return digest_of(file.read())
             length = file.seek(0, os.SEEK_END)
             file.seek(0)
-            return digest_of(b"%d " % length + file.read(head))
+            return head_digest_of(length, file.read(head))
 
     def stamp(self) -> bytes | None:
         """See Items.stamp; a subclass that can tell does."""

@@ -105,7 +105,7 @@ class Live(Images):
                 self.broken[self._items.name(numbers[place])] = str(error)
                 failed.append(place)
 
-        for_each(read, len(numbers), lambda _: None, chunk=1)
+        for_each(read, len(numbers), lambda _: None, chunk=1, threads=self._items.threads)
         self._refuse_many()
         return torch.from_numpy(taken), failed
 

@@ -19,12 +19,19 @@ from snowmelt.image.codec import ValueRange
 Pixels = NDArray[Any]  # uint8, uint16 or float32
 DIGEST = 16  # bytes
 MOST_CHANNELS = 64  # of one picture: satellites and microscopes have a dozen or two
+# Of a picture that is not read whole: enough to tell any two pictures apart, little enough for millions.
+HEAD = 2**16
 Progress = Callable[[int, int], None]  # called with (done, total), always from the caller's own thread
 
 
 def digest_of(content: bytes | memoryview) -> bytes:
     """BLAKE2b of some bytes, 16 of it: enough that two different pictures never share one."""
     return blake2b(content, digest_size=DIGEST).digest()
+
+
+def head_digest_of(length: int, head: bytes) -> bytes:
+    """The same of a picture of `length` bytes of which only the first are at hand."""
+    return digest_of(b"%d " % length + head)
 
 
 class UnreadableError(Exception):
@@ -75,9 +82,11 @@ class Items(Protocol):
     """Pictures by number. All methods are called from several threads at once.
 
     encoded   whether to read one is to decode it: such pixels are worth keeping for the next time
+    threads   how many may read at once to advantage; None where that is the machine's own affair
     """
 
     encoded: bool
+    threads: int | None
 
     def __len__(self) -> int: ...
 

@@ -167,7 +167,7 @@ def decode(
             return
         keep(index, pixels)
 
-    for_each(read, len(items), done)
+    for_each(read, len(items), done, threads=items.threads)
     return failed
 
 

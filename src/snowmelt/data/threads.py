@@ -1,18 +1,28 @@
-"""One function over many items on all cores, that Ctrl-C can stop."""
+"""One function over many items in threads, that Ctrl-C can stop."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 CHUNK = 32  # items a task, so that a million items are not a million tasks
-MOST = 16  # threads; beyond this the disk is what one waits for
+MOST = 16  # threads; beyond this the disk or the network is what one waits for
 
 
-def for_each(function: Callable[[int], None], count: int, done: Callable[[int], None], chunk: int = CHUNK) -> None:
+def for_each(
+    function: Callable[[int], None],
+    count: int,
+    done: Callable[[int], None],
+    chunk: int = CHUNK,
+    threads: int | None = None,
+    stopped: threading.Event | None = None,
+) -> None:
     """Call function(0), ..., function(count - 1) in threads (Pillow decodes outside Python's lock).
 
+    threads  how many; by default one a core, at most 16. Who waits for the network is served by more.
+    stopped  is set when what is under way is no longer wanted, for a function that takes long
     `done` is told, in the caller's thread, how many more are finished, `chunk` at a time. An exception, Ctrl-C among
     them, drops what has not begun and is raised as soon as the items under way are finished.
     """
@@ -20,13 +30,13 @@ def for_each(function: Callable[[int], None], count: int, done: Callable[[int], 
     def run(start: int) -> int:
         stop = min(start + chunk, count)
         for index in range(start, stop):
-            if stopped:
+            if ended.is_set():
                 break
             function(index)
         return stop - start
 
-    stopped: list[bool] = []
-    pool = ThreadPoolExecutor(min(MOST, _cores()))
+    ended = stopped or threading.Event()
+    pool = ThreadPoolExecutor(threads or min(MOST, _cores()))
     try:
         pending = {pool.submit(run, start) for start in range(0, count, chunk)}
         while pending:
@@ -35,7 +45,7 @@ def for_each(function: Callable[[int], None], count: int, done: Callable[[int], 
             for future in finished:
                 done(future.result())
     finally:
-        stopped.append(True)  # what waits in the pool then ends at once
+        ended.set()  # what waits in the pool then ends at once
         pool.shutdown()
 
 

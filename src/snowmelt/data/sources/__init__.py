@@ -5,7 +5,7 @@ A new kind is a new file here that registers itself, and its import below: kinds
 
 from __future__ import annotations
 
-from snowmelt.data.sources import archive, array, cifar10, digits, fashion_mnist, hdf5, hub, mnist, shards
+from snowmelt.data.sources import archive, array, cifar10, digits, fashion_mnist, hdf5, hub, mnist, shards, url_shards
 
 # isort: split
 from snowmelt.data.sources import folder  # last, for it takes every folder
@@ -26,4 +26,5 @@ __all__ = [
     "open_source",
     "settled_name",
     "shards",
+    "url_shards",
 ]

@@ -44,13 +44,13 @@ class ZipFiles(Files):
     def open(self, index: int) -> BinaryIO:
         """See Files.open."""
         member = self._members[index]
-        _refuse_large(member.file_size)
+        refuse_large(member.file_size)
         try:
             with self._archive.open(member) as file:
                 content = file.read(MAX_MEMBER + 1)
         except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
             raise UnreadableError(f"the archive's member is damaged or encrypted ({error})") from error
-        _refuse_large(len(content))
+        refuse_large(len(content))
         return io.BytesIO(content)
 
 
@@ -78,16 +78,21 @@ class TarFiles(Files):
 
     def stamp(self) -> bytes | None:
         """See Items.stamp: of the tar files."""
-        return digest_of(b"".join(map(file_stamp, self._paths)))
+        return tar_stamp(self._paths)
 
     def open(self, index: int) -> BinaryIO:
         """See Files.open."""
         size = int(self._sizes[index])
-        _refuse_large(size)
+        refuse_large(size)
         content = stretch(self._paths[self._tars[index]], int(self._offsets[index]), size)
         if len(content) < size:
             raise UnreadableError("the archive ends before its last byte")
         return io.BytesIO(content)
+
+
+def tar_stamp(paths: Sequence[Path]) -> bytes:
+    """What changes when any of these files does."""
+    return digest_of(b"".join(map(file_stamp, paths)))
 
 
 class KeptFiles(Files):
@@ -205,7 +210,8 @@ def _pictures(members: Sequence[str]) -> tuple[list[str], dict[str, int], str]:
     return sorted(names), dict(skipped), only
 
 
-def _refuse_large(size: int) -> None:
+def refuse_large(size: int) -> None:
+    """Raise UnreadableError for a picture of more bytes than are read."""
     if size > MAX_MEMBER:
         raise UnreadableError(f"it unpacks to {size:,} bytes, more than the {MAX_MEMBER:,} that are read (a zip bomb?)")
 

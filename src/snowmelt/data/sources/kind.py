@@ -18,7 +18,7 @@ class Kind:
 
     find     (name or path, --labels) -> Source; raises SnowmeltError
     accepts  whether a path is of this kind
-    named    whether a text that is no path is the name of such a data set somewhere else (in a hub)
+    named    whether a text that is no path is the name of such a data set somewhere else (in a hub, on a server)
     A kind with neither is a built-in data set, which is called by its registered name.
     """
 
@@ -28,13 +28,14 @@ class Kind:
 
 
 SOURCES: Registry[Kind] = Registry("source")
+ADDRESS = "://"  # what no path holds, though it might look like one: https://host/part-{0..9}.tar
 
 
 def settled_name(data: str | Path) -> str:
     """The name by which `open_source` finds the same data from any folder: a path becomes absolute."""
     text = str(data)
     path = Path(text).expanduser()
-    if text in _builtin() or (not path.exists() and _named(text) is not None):
+    if text in _builtin() or ((ADDRESS in text or not path.exists()) and _named(text) is not None):
         return text
     return str(path.absolute())
 
@@ -59,6 +60,9 @@ def open_source(data: str | Path, labels: str = "auto") -> Source:
     entries, builtin = list(SOURCES), _builtin()
     if text in builtin:
         return builtin[text].find(text, labels)
+    elsewhere = _named(text)
+    if ADDRESS in text and elsewhere is not None:
+        return elsewhere.find(text, labels)
     path = Path(text).expanduser()
     for entry in entries:
         if entry.value.accepts is not None and entry.value.accepts(path):
@@ -66,7 +70,6 @@ def open_source(data: str | Path, labels: str = "auto") -> Source:
     readable = "; ".join(f"{entry.name}: {entry.summary}" for entry in entries if entry.value.accepts is not None)
     if path.exists():
         raise SnowmeltError(f"{path} is not a data set that can be read.", f"Paths may be {readable}.")
-    elsewhere = _named(text)
     if elsewhere is not None:
         return elsewhere.find(text, labels)
     names = "; ".join(entry.summary for entry in entries if entry.value.named is not None)

@@ -51,6 +51,7 @@ class DatasetItems:
     """The pictures of a Dataset. Its items are asked for one at a time: few data sets can serve several threads."""
 
     encoded = False  # what comes out of it may be another each time
+    threads: int | None = None
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
