@@ -14,6 +14,7 @@ class Server:
 
     asked    (path, first byte, end) of each request for more than a file's first byte
     sent     bytes of answers
+    targets  what followed GET
     fail     (path, first byte) -> None, or an HTTP status, or "close" or "cut": no answer, half an answer
     pause    seconds before each answer
     ranges   whether it knows of them
@@ -27,6 +28,7 @@ class Server:
     probes: int = 0
     sent: int = 0
     connections: int = 0
+    targets: set = field(default_factory=set)
     fail: object = lambda path, first: None
     pause: float = 0
     ranges: bool = True
@@ -69,6 +71,7 @@ def serve(root):
             if asked and state.ranges:
                 first, end = int(asked[1]), min(int(asked[2] or end) + 1, end)
             with state.lock:
+                state.targets.add(self.path)
                 if (first, end) == (0, 1):
                     state.probes += 1
                 else:
@@ -101,6 +104,7 @@ def serve(root):
                 self.wfile.write(content)
             except ConnectionError:
                 self.close_connection = True
+                return
             with state.lock:
                 state.sent += len(content)
 

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -163,11 +164,12 @@ def test_class_names_beside_the_shards(url, server, folder):
 
 
 def test_labels_are_ignored_if_asked_and_other_ways_refused_at_once(url, server):
-    assert load_data(url, labels="none").training.labels is None
-    server.forget()
     with pytest.raises(SnowmeltError, match="--labels prefix needs picture files"):
         open_source(url, "prefix")
-    assert server.asked == []
+    assert (server.asked, server.probes) == ([], 0)
+    assert load_data(url).training.labels is not None
+    assert load_data(url, labels="none").training.labels is None
+    assert open_source(url, "none").skipped == {".json": 160}
 
 
 def test_one_shard_and_a_space_in_its_name_and_a_query(server, folder):
@@ -227,6 +229,19 @@ def test_a_picture_larger_than_a_block_is_fetched_alone(server, folder, monkeypa
     server.forget()
     assert [items.open(index).read() for index in range(3)] == [png(0), stream.getvalue(), png(2)]
     assert ("big.tar", 512 + 512 + 512, 512 + 512 + 512 + len(stream.getvalue())) in server.asked
+
+
+def test_a_block_does_not_reach_over_a_large_stretch(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 100)
+    fetched = []
+
+    def fetch(file, first, end):
+        fetched.append((file, first, end))
+        return bytes(end - first)
+
+    reader = blocks.Blocks(np.zeros(4, int), np.array([0, 20, 40, 300]), np.array([10, 10, 101, 10]), fetch)
+    assert [len(reader.read(index)) for index in range(4)] == [10, 10, 101, 10]
+    assert fetched == [(0, 0, 10), (0, 0, 30), (0, 40, 141), (0, 300, 310)]
 
 
 def test_one_block_is_fetched_once_for_all_threads():
@@ -371,6 +386,7 @@ def test_a_proxy_is_asked_for_whole_addresses(server, monkeypatch):
     monkeypatch.setenv("http_proxy", server.address)
     monkeypatch.delenv("no_proxy", raising=False)
     assert len(open_source("http://nowhere.invalid/shard-000.tar")) == 50
+    assert server.targets == {"http://nowhere.invalid/shard-000.tar", "http://nowhere.invalid/classes.txt"}
 
 
 def test_unreadable_pictures_are_named(server, folder):
@@ -418,6 +434,7 @@ def test_an_error_in_one_shard_ends_the_others(server, folder):
     shard(folder / "part-1.tar", [(f"{n}.png", np.random.default_rng(n).bytes(300_000)) for n in range(100)])
     with pytest.raises(SnowmeltError, match=r"part-0\.tar: 0\.json cannot be read"):
         open_source(f"{server.address}/part-{{0..1}}.tar")
+    assert server.sent < 100 * 300_000
     assert open_source(f"{server.address}/part-{{0..1}}.tar", "none").skipped == {".json": 1}
 
 
@@ -446,3 +463,12 @@ def test_the_index_is_made_by_one_of_several_processes(server, url, tmp_path):
     runs = [subprocess.Popen([sys.executable, "-c", script, url], stdout=subprocess.PIPE) for _ in range(3)]
     assert [run.communicate(timeout=60)[0] for run in runs] == [b"160\n"] * 3
     assert len(server.shards()) == 4
+
+
+def test_more_threads_than_cores_wait_for_the_network(url, server, live, monkeypatch):
+    monkeypatch.setattr("snowmelt.data.threads._cores", lambda: 1)
+    images = load_data(url, holdout=0).training.images
+    server.pause = 0.1
+    began = time.monotonic()
+    images[torch.arange(0, 160, 10)]
+    assert time.monotonic() - began < 16 * 0.1 / 2

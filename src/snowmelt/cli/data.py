@@ -48,6 +48,7 @@ def check(
         Print it as JSON, all names included.
     """
     from snowmelt.base.device import choose_device
+    from snowmelt.base.files import quoted
     from snowmelt.data.check import inspect
     from snowmelt.image.grid import image_grid
     from snowmelt.image.png import save_png
@@ -74,7 +75,7 @@ def check(
         print(line)
     for name, entry in defaults.items():
         print(f"  {name:10} {entry['value']!s:10} {entry['why']}")
-    print(f"Look at {preview}\nNext: snowmelt train {data}")
+    print(f"Look at {preview}\nNext: snowmelt train {quoted(data)}")
     sys.stdout.flush()
 
 

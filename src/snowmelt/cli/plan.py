@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import readable_bytes
+from snowmelt.base.files import quoted, readable_bytes
 from snowmelt.cli.values import Whole, parse_size
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def plan(
         print(json.dumps(found[0].to_json(), indent=2))
         return
     print("\n".join(lines(found[0])))
-    print(f"Next: snowmelt train {data} --minutes 10")
+    print(f"Next: snowmelt train {quoted(data)} --minutes 10")
 
 
 def lines(seen: Estimate) -> list[str]:
