@@ -3,8 +3,8 @@
     python -m benchmarks.large_shards [--gigabytes 100] [--minutes 10]
 
 One shard of 1,000 JPEGs of 400 x 400 pixels is linked under as many names as make 100 GB, and trained on with nothing
-kept (SNOWMELT_CACHE_LIMIT=0, and memory said to be too small): every picture is decoded when it is used, from wherever it lies in the 100 GB. A line is
-printed, and a row written, every ten seconds: images seen, and the process's memory.
+kept (SNOWMELT_CACHE_LIMIT=0, and memory said to be too small): every picture is decoded when it is used, from wherever
+it lies in the 100 GB. A line is printed, and a row written, every ten seconds: images seen, and the process's memory.
 """
 
 from __future__ import annotations

@@ -92,6 +92,16 @@ def test_what_breaks_while_it_is_used_gives_way_to_the_next_with_all_its_own(fol
     assert cond.values.equal(data.conditions.normalised(shades))
 
 
+def test_when_no_pair_is_whole_it_ends(folder, monkeypatch):
+    monkeypatch.setattr("snowmelt.data.decoded.fits_memory", lambda size: False)
+    data = known(folder, holdout=0, allow_unreadable=True, cache=Cache(folder / "cache", 0))
+    for number in range(COUNT):
+        place, suffix = (("data", "png"), ("pairs", "bmp"))[number // 2 % 2]
+        (folder / place / "ab"[number % 2] / f"{number:02}.{suffix}").write_bytes(b"BM")
+    with pytest.raises(SnowmeltError, match="together with its pair"):
+        data.training.take(torch.arange(4), data.conditions)
+
+
 def test_another_table_or_pair_is_other_data(folder):
     first = known(folder).fingerprint
     assert known(folder).fingerprint == first

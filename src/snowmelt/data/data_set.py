@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.images import Images
 from snowmelt.data.report import ScanReport
 from snowmelt.image.codec import ValueRange, to_network
@@ -38,16 +39,27 @@ class Split:
 
         In place of one that turns out to be unreadable, or whose pair does, stands the next with all that is its own.
         """
-        pixels, failed = self.images.attempt(places)
-        paired = None
-        if self.pairs is not None:
-            paired, more = self.pairs.attempt(places)
-            failed = [*failed, *more]
+        places = places.clone()
+        pixels, paired, failed = self._attempt(places)
+        for _ in range(len(self.images)):
+            if not failed:
+                break
+            places[failed] = (places[failed] + 1) % len(self.images)
+            pixels[failed], instead, again = self._attempt(places[failed])
+            if paired is not None and instead is not None:
+                paired[failed] = instead
+            failed = [failed[place] for place in again]
         if failed:
-            moved = places.clone()
-            moved[failed] = (places[failed] + 1) % len(self.images)
-            return self.take(moved, spec)
+            raise SnowmeltError("No image can be read together with its pair any more.")
         return pixels, self.condition(places, spec, paired)
+
+    def _attempt(self, places: Tensor) -> tuple[Tensor, Tensor | None, list[int]]:
+        """Pictures, their pairs, and which of them cannot be used."""
+        pixels, failed = self.images.attempt(places)
+        if self.pairs is None:
+            return pixels, None, failed
+        paired, more = self.pairs.attempt(places)
+        return pixels, paired, sorted({*failed, *more})
 
     def condition(self, places: Tensor, spec: ConditionSpec, paired: Tensor | None = None) -> Condition | None:
         """What the network is told of some of them, nothing withheld; None where nothing is known.

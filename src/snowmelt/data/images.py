@@ -50,8 +50,10 @@ class Images(ABC):
             return self[torch.tensor([key % len(self)])][0]
         places = torch.arange(len(self))[key]
         taken, failed = self.attempt(places)
-        if failed:
-            taken[failed] = self[(places[failed] + 1) % len(self)]
+        while failed:
+            places[failed] = (places[failed] + 1) % len(self)
+            taken[failed], again = self.attempt(places[failed])
+            failed = [failed[place] for place in again]
         return taken
 
     @property
