@@ -14,6 +14,7 @@ class Server:
 
     asked    (path, first byte, end) of each request for more than a file's first byte
     sent     bytes of answers
+    together, most_together   requests that wait for an answer now, and the most there ever were
     targets  what followed GET
     fail     (path, first byte) -> None, or an HTTP status, or "close" or "cut": no answer, half an answer
     pause    seconds before each answer
@@ -28,6 +29,8 @@ class Server:
     probes: int = 0
     sent: int = 0
     connections: int = 0
+    together: int = 0
+    most_together: int = 0
     targets: set = field(default_factory=set)
     fail: object = lambda path, first: None
     pause: float = 0
@@ -76,7 +79,11 @@ def serve(root):
                     state.probes += 1
                 else:
                     state.asked.append((path, first, end))
+                state.together += 1
+                state.most_together = max(state.most_together, state.together)
             time.sleep(state.pause)
+            with state.lock:
+                state.together -= 1
             trouble = state.fail(path, first)
             if trouble == "close":
                 self.close_connection = True
