@@ -1,11 +1,10 @@
 """Hugging Face data sets: parquet, saved tables and names in the hub, with every byte going through our decoder."""
 
-import io
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from shard_files import pixels, png
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.check import inspect
@@ -21,16 +20,6 @@ CLASSES = ["tree", "car", "boat"]  # not in the order of the alphabet
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def pixels(seed):
-    return np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-
-
-def png(seed):
-    stream = io.BytesIO()
-    Image.fromarray(pixels(seed)).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def table(seeds, **columns):

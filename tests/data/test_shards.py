@@ -1,37 +1,15 @@
 """WebDataset shards: samples are members that share a name, wherever in many tar files they lie."""
 
-import io
 import json
-import tarfile
 
 import numpy as np
 import pytest
-from PIL import Image
+from shard_files import pixels, png, shard
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.check import inspect
 from snowmelt.data.pipeline import load_data
 from snowmelt.data.sources import open_source, settled_name, shards
-
-
-def pixels(seed):
-    return np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-
-
-def png(seed):
-    stream = io.BytesIO()
-    Image.fromarray(pixels(seed)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def shard(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as made:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            made.addfile(info, io.BytesIO(content))
-    return path
 
 
 def text_label(seed):

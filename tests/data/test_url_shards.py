@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 import threading
 from collections import Counter
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from range_server import serve
+from shard_files import pixels, png, shard
 
 from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
@@ -22,25 +22,6 @@ from snowmelt.data.sources import blocks, open_source, settled_name, url_index, 
 from snowmelt.training.metrics import read_metrics
 
 COUNTS = (50, 0, 70, 40)
-
-
-def pixels(seed):
-    return np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-
-
-def png(seed):
-    stream = io.BytesIO()
-    Image.fromarray(pixels(seed)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def shard(path, members):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as made:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            made.addfile(info, io.BytesIO(content))
 
 
 @pytest.fixture

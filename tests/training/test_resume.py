@@ -317,7 +317,7 @@ class TestMinutes:
 
     @pytest.fixture
     def timed(self, minimal, shoes, tmp_path):
-        return api.train(shoes, out=tmp_path / "timed", preset=minimal, minutes=0.02)
+        return api.train(shoes, out=tmp_path / "timed", preset=minimal, minutes=0.02, log_every=1)
 
     def test_a_finished_run_that_is_resumed_trains_no_further(self, timed, traced):
         before = traced(timed)
@@ -332,7 +332,7 @@ class TestMinutes:
         assert 1.8 < second.elapsed < 3.5
         assert second.planned_minutes == 0.04
         rates = [row["lr"] for row in read_metrics(timed / "metrics.jsonl") if "lr" in row]
-        assert rates[-1] < 0.9 * max(rates)
+        assert rates[-1] < 0.5 * max(rates)
 
     def test_the_plan_of_an_interrupted_run_is_followed(self, minimal, shoes, tmp_path, at_step):
         def stop_soon(learner):
