@@ -24,11 +24,7 @@ from numpy.typing import NDArray
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import TEMPORARY, atomic_file, atomic_folder, read_json, write_json
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from snowmelt.base.lock import take_lock
 
 FOLDER, LIMIT = "SNOWMELT_CACHE", "SNOWMELT_CACHE_LIMIT"  # environment variables
 ABOUT = "about.json"
@@ -105,19 +101,12 @@ class Cache:
 
         Where the system has no file locks, two may make the same entry at once: one of them is kept.
         """
-        if fcntl is None:
-            yield
-            return
         place = self.root / "locks" / key
         place.parent.mkdir(parents=True, exist_ok=True)
         with place.open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    waiting()
-                    time.sleep(WAIT)
+            while not take_lock(file):
+                waiting()
+                time.sleep(WAIT)
             try:
                 yield
             finally:
