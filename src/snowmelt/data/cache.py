@@ -123,13 +123,18 @@ class Cache:
         with suppress(SnowmeltError, OSError):
             write_json(self.root / "memos" / f"{name}.json", value)
 
-    def recall_arrays(self, name: str) -> Arrays | None:
-        """The arrays that `remember_arrays` was given, or None where there are none or they are damaged."""
+    def recall_arrays(self, name: str, damaged: Callable[[Path], None] | None = None) -> Arrays | None:
+        """The arrays that `remember_arrays` was given, or None where there are none or they are damaged.
+
+        damaged  called with the file in the latter case
+        """
         place = self.root / "memos" / f"{name}.npz"
         try:
             with np.load(place, allow_pickle=False) as kept:
                 found = {key: kept[key] for key in kept.files}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+            if damaged is not None and place.is_file():
+                damaged(place)
             return None
         with suppress(OSError):
             os.utime(place)
@@ -146,9 +151,9 @@ class Cache:
         ):
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    def arrays(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+    def arrays(self, name: str, make: Callable[[], Arrays], damaged: Callable[[Path], None] | None = None) -> Arrays:
         """Those that are remembered under a name, or else made, by one process of all that want them now."""
-        found = self.recall_arrays(name)
+        found = self.recall_arrays(name, damaged)
         if found is not None:
             return found
         with ExitStack() as held:
