@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from snowmelt.data.pipeline import load_data
 from snowmelt.evaluation.features.network import DIMENSIONS, eight_bits, seeded
+from snowmelt.evaluation.features.small import save_network
 
 EPOCHS, BATCH, RATE = 12, 128, 0.004
 SHIFT = 2  # pixels
@@ -43,15 +42,17 @@ def main() -> None:
     accuracy = share_correct(nn.Sequential(network, head).eval(), data.holdout.images[:], data.holdout.labels)
     print(f"accuracy on the test set: {accuracy:.4f}")
     about = {
-        "trained_on": f"the {arguments.half} half of Fashion-MNIST's training images (positions of the published file)",
-        "images": hashlib.sha256(images.numpy().tobytes()).hexdigest(),
+        "name": f"grey28-{arguments.half}",
+        "remark": f"a classifier of the {arguments.half} half of Fashion-MNIST's training images: comparable with "
+        "numbers of the same network (by its hash) only",
+        "channels": 1,
+        "height": 28,
+        "width": 28,
+        "sha256_of_training_images": hashlib.sha256(images.numpy().tobytes()).hexdigest(),
         "test_accuracy": round(accuracy, 4),
         "recipe": f"{EPOCHS} epochs, batch {BATCH}, one-cycle AdamW up to {RATE}, shifts of up to {SHIFT} pixels",
     }
-    weights = {
-        name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()
-    }
-    save_file(weights, arguments.out, metadata={"about": json.dumps(about)})
+    save_network(network, arguments.out, about)
 
 
 def fit(model: nn.Module, images: Tensor, labels: Tensor) -> None:
@@ -59,7 +60,6 @@ def fit(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     steps = EPOCHS * (len(images) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
-    step = 0
     for epoch in range(EPOCHS):
         order = torch.randperm(len(images))
         for start in range(0, len(images) - BATCH + 1, BATCH):
@@ -69,7 +69,6 @@ def fit(model: nn.Module, images: Tensor, labels: Tensor) -> None:
             loss.backward()
             optimizer.step()
             schedule.step()
-            step += 1
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}", flush=True)
 
 

@@ -1,9 +1,9 @@
-"""The names that users import: load, sample, train."""
+"""The names that users import: load, sample, train, evaluate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ from torch import Tensor
 
 from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.cache import open_cache
 from snowmelt.data.pipeline import load_data
+from snowmelt.evaluation.evaluate import FEWEST, Evaluation, check_metrics
+from snowmelt.evaluation.evaluate import evaluate as measure
 from snowmelt.image.codec import to_network, to_source
 from snowmelt.model.asked import ask
 from snowmelt.model.bundle import Model, Weights, load_model
@@ -22,6 +25,7 @@ from snowmelt.sampling.analytic import DenoisingError, measure_denoising_error
 from snowmelt.sampling.plan import SamplePlan, plan_sampling
 from snowmelt.sampling.tableau import Tableau
 from snowmelt.training.config import TrainConfig
+from snowmelt.training.judged import judged_model, judged_samples
 from snowmelt.training.start import resume, train
 
 SAMPLE_BATCH = 64
@@ -103,4 +107,74 @@ def denoising_error(model: Model, data: str | None = None, count: int = 1024, le
     return measure_denoising_error(model.denoiser, schedule, batches(), log_snr, torch.Generator().manual_seed(1))
 
 
-__all__ = ["Model", "SamplePlan", "TrainConfig", "load", "plan_sampling", "resume", "sample", "train"]
+def evaluate(
+    model: str | Path | None = None,
+    *,
+    real: str | Path | None = None,
+    fake: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    features: str = "auto",
+    n: int = 1000,
+    sampler: str | Tableau | None = None,
+    steps: int | None = None,
+    options: dict[str, Any] | None = None,
+    guidance: float = 1.0,
+    seed: int = 0,
+    weights: Weights = "ema",
+    batch: int = SAMPLE_BATCH,
+    device: str = "auto",
+    tell: Callable[[str], None] | None = None,
+    reading: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Measure a model, or a set of samples beside real images; `.result` is plain values, with the protocol.
+
+    model     a run's or model's folder, judged by the images of its run; None where only `fake` is compared with `real`
+    real      images as for `train`
+    fake      samples instead of `n` that are drawn: a folder, an archive, an array
+    metrics   of fd, kid, prdc, memorization, nll, anatomy; by default all that can be had
+    features  auto, grey28, inception, dinov2, fitted, or a file of weights
+    tell, reading  called with what is being done, and with (done, total) while images are read
+    Raises SnowmeltError where something does not exist or cannot be compared.
+    """
+    chosen = choose_device(device)
+    wanted = check_metrics(metrics, model is not None)
+    named_real = None if real is None else str(real)
+    named_fake = None if fake is None else str(fake)
+    if n < FEWEST:
+        raise SnowmeltError(f"-n {n} is out of range.", f"Expected at least {FEWEST} samples.")
+    if model is not None:
+        loaded = load_model(Path(model), weights, chosen)
+        plan = plan_sampling(loaded, sampler=sampler, steps=steps, options=options, guidance=guidance)
+        subject = judged_model(Path(model), plan, named_real, named_fake, reading)
+    elif named_real is None or named_fake is None:
+        raise SnowmeltError(
+            "Nothing to measure: neither a model nor two sets of images are named.",
+            "Expected a run, as in snowmelt eval runs/NAME, or: snowmelt eval --real DATA --fake DIR",
+        )
+    else:
+        subject = judged_samples(named_real, named_fake, reading)
+    return measure(
+        subject,
+        wanted,
+        features=features,
+        count=n,
+        seed=seed,
+        batch=batch,
+        device=chosen,
+        cache=open_cache(),
+        tell=tell or (lambda _: None),
+    )
+
+
+__all__ = [
+    "Evaluation",
+    "Model",
+    "SamplePlan",
+    "TrainConfig",
+    "evaluate",
+    "load",
+    "plan_sampling",
+    "resume",
+    "sample",
+    "train",
+]

@@ -24,8 +24,8 @@ class Estimate:
 
     @property
     def lost_in_noise(self) -> bool:
-        """Whether the value is no further from 0 than it may be off."""
-        return not abs(self.value) > SURE * self.standard_error
+        """Whether the truth may be 0: what is measured here is never less."""
+        return not self.value > SURE * self.standard_error
 
     def text(self, digits: int = 3) -> str:
         """1.234 ± 0.056; a range where the value cannot be told from 0."""
@@ -33,7 +33,7 @@ class Estimate:
             return "not known"
         low, high = self.interval
         if self.lost_in_noise:
-            return f"{_number(min(low, 0.0), digits)} to {_number(high, digits)}, not told from 0"
+            return f"{_number(low, 2)} to {_number(high, 2)}, not told from 0"
         return f"{_number(self.value, digits)} ± {_number(SURE * self.standard_error, 2)}"
 
     def to_json(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ also extrapolated to infinite n (Chong & Forsyth 2020).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -91,11 +92,14 @@ def frechet_estimate(real: Tensor, fake: Tensor, blocks: int = BLOCKS, seed: int
     return Estimate(value, variance**0.5)
 
 
-def frechet_at_infinity(features: Tensor, reference: Moments, seed: int = 0) -> Estimate | None:
+def frechet_at_infinity(
+    features: Tensor, reference: Moments, distance: Estimate | None = None, seed: int = 0
+) -> Estimate | None:
     """The Frechet distance that infinitely many features of this law would have to `reference`; None for under 50.
 
+    distance  that of all the features, whose own error the result has too
     Distances of random subsets of n/4 to n features, against 1/size: a straight line, whose value at 0 is the answer.
-    Its error is the line's own (the subsets overlap, so that it is rather too small). Its sign is free: a value below
+    Without `distance` its error is the line's own, too small: the subsets overlap. Its sign is free: a value below
     zero says that the sets are nearer than this many features can tell.
     """
     count = len(features)
@@ -116,4 +120,5 @@ def frechet_at_infinity(features: Tensor, reference: Moments, seed: int = 0) -> 
     value = y.mean() - slope * x.mean()
     residual = (y - value - slope * x).square().sum() / (len(x) - 2)
     error = (residual * (1 / len(x) + x.mean() ** 2 / spread)).sqrt()
-    return Estimate(float(value), float(error))
+    sampled = 0.0 if distance is None or math.isnan(distance.standard_error) else distance.standard_error
+    return Estimate(float(value), math.hypot(float(error), sampled))

@@ -97,12 +97,10 @@ class _Part(Images):
         return self._images.attempt(self._places[places])
 
 
-def of_split(data: Data, split: Split, source: Source, which: str) -> Pictures:
-    """The training or held-out pictures of a data set; `source` is where they were read from, for their names."""
-    rows = split.images.rows
-    about = {"data": data.name, "split": which, "images": len(rows)}
-    named = lambda number: source.items.name(int(rows[number]))  # noqa: E731
-    return Pictures(split.images, data.value_range, split.labels, data.class_names, named, about)
+def of_split(data: Data, split: Split, which: str) -> Pictures:
+    """The training or held-out pictures of a data set."""
+    about = {"data": data.name, "split": which, "images": len(split.images)}
+    return Pictures(split.images, data.value_range, split.labels, data.class_names, split.named, about)
 
 
 def of_samples(pixels: Tensor, labels: Tensor | None, class_names: tuple[str, ...] | None, seeds: range) -> Pictures:
@@ -150,7 +148,7 @@ def read_pictures(
         remarks.append(
             f"{name}: {resized:,} of {known.total():,} images brought to {target[0]}x{target[1]} ({fit}, antialiased)"
         )
-    pictures = of_split(data, data.training, source, "all")
+    pictures = of_split(data, data.training, "all")
     return replace(pictures, about={**pictures.about, "resized": resized, "fit": fit if resized else None}), remarks
 
 
