@@ -48,9 +48,16 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Quality:
-    """What was asked for of it; the counts are of real images, samples and held-out images."""
+    """What was asked for of it.
 
-    counts: tuple[int, int, int]
+    reals, fakes, held_out  how many images there were of each
+    balls     how many of each of the first two precision, recall, density and coverage are of
+    by_class  class name -> metric -> value
+    """
+
+    reals: int
+    fakes: int
+    held_out: int
     frechet: Frechet | None
     kernel: Kernel | None
     manifold: Manifold | None
@@ -136,7 +143,9 @@ def measure_quality(
         tell("Precision, recall, density, coverage")
         manifold = manifold_metrics(_spread(real_features, balls), _spread(fake_features, balls))
     return Quality(
-        (len(real), len(fake), 0 if held_out is None else len(held_out)),
+        len(real),
+        len(fake),
+        0 if held_out is None else len(held_out),
         frechet,
         kernel,
         manifold,
@@ -176,7 +185,7 @@ def _by_class(
 
 def sentences(quality: Quality, extractor: Extractor) -> list[str]:
     """What a reader must know of these numbers."""
-    real, fake, _ = quality.counts
+    real, fake = quality.reals, quality.fakes
     found = []
     if min(real, fake) < FEWEST:
         found.append(f"{min(real, fake)} images are too few to say much: the ranges are wide, and rather too narrow")

@@ -49,10 +49,11 @@ def _what(evaluation: Evaluation) -> str:
 
 def _quality(quality: Quality) -> list[tuple[str, str]]:
     rows = []
+    floor = min(quality.fakes, quality.held_out)
     if quality.frechet is not None:
         rows.append(("Frechet distance", quality.frechet.distance.text()))
         rows += _optional("  at infinitely many samples", quality.frechet.at_infinity)
-        rows += _optional("  of held-out images instead", quality.frechet.floor)
+        rows += _optional(f"  of {floor:,} held-out images instead", quality.frechet.floor)
     if quality.kernel is not None:
         published = quality.kernel.published
         rows.append(("Kernel distance", quality.kernel.distance.text()))
@@ -62,7 +63,7 @@ def _quality(quality: Quality) -> list[tuple[str, str]]:
                 f"{published.mean:.3g} (deviation {published.deviation:.2g})",
             )
         )
-        rows += _optional("  of held-out images instead", quality.kernel.floor)
+        rows += _optional(f"  of {floor:,} held-out images instead", quality.kernel.floor)
     if quality.manifold is not None:
         rows += [(name.capitalize(), estimate.text()) for name, estimate in vars(quality.manifold).items()]
     for name, values in quality.by_class.items():
