@@ -10,7 +10,7 @@ network has begun to learn by heart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from torch import Tensor
 from snowmelt.data.data_set import Data, Split
 from snowmelt.evaluation.optimum import optimal_loss
 from snowmelt.image.codec import to_network
-from snowmelt.model.condition import Condition
 from snowmelt.model.condition_spec import NOTHING_ELSE
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.level import Level, broadcast
@@ -31,6 +30,8 @@ IMAGES = 256  # of each split, at every level
 BATCH = 64
 SURE = 4  # standard errors beyond which a difference is said to be one
 LARGEST_SET = 200_000  # training images compared with every query
+MOST_NUMBERS = 250_000_000  # in all these images together: 1 GB
+LARGEST_COVARIANCE = 4096  # sides of the largest matrix whose eigenvalues are looked for
 RANGE = (0.01, 100.0)  # sigma/alpha: cleaner or noisier levels say nothing more
 
 
@@ -118,43 +119,72 @@ class Anatomy:
         return f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What any network's loss on some training images lies between, by level [L], a number of the image.
+
+    ratio    sigma/alpha
+    places   which training images: the bounds hold for the loss on these
+    optimum  the least possible
+    linear   the best linear denoiser's
+    """
+
+    ratio: Tensor
+    places: Tensor
+    optimum: Losses
+    linear: Tensor
+
+
+def bounds(
+    data: Data,
+    schedule: Schedule,
+    *,
+    levels: int = LEVELS,
+    most: int = LARGEST_SET,
+    seconds: float = 300,
+    seed: int = 0,
+) -> Bounds:
+    """The bounds at `levels` noise levels, from at most `most` training images, evenly spaced: fewer of large ones.
+
+    seconds  for the optimum; its error falls to 1% of the linear loss if that is time enough
+    Told values or a paired image, a network may know which image it is about, so that the least loss is 0 then.
+    """
+    ratio = _ratios(schedule, levels)
+    images = data.training.images
+    size = math.prod(images.shape[1:])
+    count = min(most, len(images), MOST_NUMBERS // size)
+    if size > LARGEST_COVARIANCE:
+        count = min(count, LARGEST_COVARIANCE)
+    places = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).long()
+    labels = None if data.training.labels is None else data.training.labels[places]
+    x = to_network(images[places], data.value_range)
+    best = optimal_loss(x, schedule.at_log_snr(-2 * ratio.log()), labels, seconds=seconds, seed=seed)
+    share = (0 if data.conditions != NOTHING_ELSE else 1) / size
+    return Bounds(ratio, places, Losses(share * best.loss, share * best.standard_error), best.linear / size)
+
+
 def anatomy(
     denoiser: Denoiser,
     schedule: Schedule,
     data: Data,
     device: torch.device,
+    within: Bounds,
     *,
-    levels: int = LEVELS,
     images: int = IMAGES,
-    seconds: float = 300,
-    seed: int = 0,
+    seed: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Anatomy:
-    """Take a denoiser's loss apart.
-
-    levels, images  how many noise levels, and how many images of each split at every level
-    seconds         for the optimum; its error falls to 1% of the linear loss if that is time enough
-    At most 200,000 training images, evenly spaced, are compared. Told values or a paired image, a network may know
-    which image it is about, so that the least loss is 0 then.
-    """
+    """Take a denoiser's loss apart, on `images` images of each split at every level."""
     tell = progress or (lambda _: None)
-    ratio = _ratios(schedule, levels)
-    level = schedule.at_log_snr(-2 * ratio.log())
-    chosen = torch.linspace(0, len(data.training.images) - 1, min(LARGEST_SET, len(data.training.images))).long()
-    x = to_network(data.training.images[chosen], data.value_range)
-    labels = None if data.training.labels is None else data.training.labels[chosen]
-    size = x[0].numel()
-    tell("the least loss there is")
-    best = optimal_loss(x, level, labels, seconds=seconds, seed=seed)
-    knows_more = data.conditions != NOTHING_ELSE
-    tell("the loss on training images")
-    training = _losses(denoiser, level, data, data.training, images, device, seed + 1)
+    level = schedule.at_log_snr(-2 * within.ratio.log())
+    tell("Loss on training images, by noise level")
+    training = _losses(denoiser, level, data, data.training, within.places, images, device, seed)
     held_out = None
     if len(data.holdout.images):
-        tell("the loss on held-out images")
-        held_out = _losses(denoiser, level, data, data.holdout, images, device, seed + 2)
-    optimum = Losses(*((0 if knows_more else 1) * each / size for each in (best.loss, best.standard_error)))
-    return Anatomy(ratio, training, held_out, optimum, best.linear / size)
+        tell("Loss on held-out images, by noise level")
+        everyone = torch.arange(len(data.holdout.images))
+        held_out = _losses(denoiser, level, data, data.holdout, everyone, images, device, seed + 1)
+    return Anatomy(within.ratio, training, held_out, within.optimum, within.linear)
 
 
 def _ratios(schedule: Schedule, count: int) -> Tensor:
@@ -166,14 +196,23 @@ def _ratios(schedule: Schedule, count: int) -> Tensor:
 
 @torch.no_grad()
 def _losses(
-    denoiser: Denoiser, level: Level, data: Data, split: Split, count: int, device: torch.device, seed: int
+    denoiser: Denoiser,
+    level: Level,
+    data: Data,
+    split: Split,
+    places: Tensor,
+    count: int,
+    device: torch.device,
+    seed: int,
 ) -> Losses:
-    """The network's loss on some images of a split, other noise for each level and image."""
+    """The network's loss on `count` random images of those at `places`, other images and noise for each level."""
     generator = torch.Generator().manual_seed(seed)
     means, errors = [], []
     for alpha, sigma in zip(level.alpha.tolist(), level.sigma.tolist(), strict=True):
         found = []
-        for x_0, cond in _some(data, split, count, generator):
+        for part in torch.split(places[torch.randint(len(places), (count,), generator=generator)], BATCH):
+            pixels, cond = split.take(part, data.conditions)
+            x_0 = to_network(pixels, data.value_range)
             each = Level(*(torch.full((len(x_0),), end, dtype=torch.float64) for end in (alpha, sigma)))
             noise = torch.randn(x_0.shape, generator=generator)
             x_t = (broadcast(each.alpha, x_0) * x_0 + broadcast(each.sigma, x_0) * noise).to(device)
@@ -183,13 +222,3 @@ def _losses(
         means.append(losses.mean())
         errors.append(losses.std() / len(losses) ** 0.5)
     return Losses(torch.stack(means), torch.stack(errors))
-
-
-def _some(
-    data: Data, split: Split, count: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Condition | None]]:
-    """Batches of images of a split, drawn at random, with what the network is told of them."""
-    places = torch.randint(len(split.images), (count,), generator=generator)
-    for part in torch.split(places, BATCH):
-        pixels, cond = split.take(part, data.conditions)
-        yield to_network(pixels, data.value_range), cond

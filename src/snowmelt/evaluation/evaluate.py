@@ -14,7 +14,7 @@ import torch
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.cache import Cache
 from snowmelt.data.data_set import Data, Split
-from snowmelt.evaluation.anatomy import Anatomy, anatomy
+from snowmelt.evaluation.anatomy import Anatomy, anatomy, bounds
 from snowmelt.evaluation.features.choice import Wanted, choose
 from snowmelt.evaluation.pictures import Pictures, of_samples, require_enough
 from snowmelt.evaluation.quality import Quality, measure_quality, sentences
@@ -128,7 +128,9 @@ def evaluate(
     if "anatomy" in metrics and subject.plan is not None and subject.data is not None:
         with _timed(seconds, "anatomy"):
             denoiser = subject.plan.model.denoiser
-            done.anatomy = anatomy(denoiser, denoiser.schedule, subject.data, device, seed=seed, progress=tell)
+            tell("The bounds of the loss, by noise level")
+            within = bounds(subject.data, denoiser.schedule)
+            done.anatomy = anatomy(denoiser, denoiser.schedule, subject.data, device, within, progress=tell)
         measured["anatomy"] = done.anatomy.to_json()
         done.findings += done.anatomy.advice()
     done.result = {
