@@ -10,7 +10,7 @@ network has begun to learn by heart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,36 +69,49 @@ class Anatomy:
         noise = self.training.error + self.optimum.error
         return torch.where(room > SURE * noise, (self.linear - self.training.mean) / room, torch.nan)
 
+    @property
+    def below(self) -> Tensor:
+        """Where the loss is below the least possible, beyond doubt: [L] bool."""
+        noise = (self.training.error**2 + self.optimum.error**2).sqrt()
+        return self.training.mean < self.optimum.mean - SURE * noise - 1e-6 * self.linear
+
+    @property
+    def above(self) -> Tensor:
+        """Where the network is worse than the best linear denoiser, beyond doubt: [L] bool."""
+        return self.training.mean > self.linear + SURE * self.training.error
+
+    @property
+    def overfit(self) -> Tensor:
+        """Where the loss on held-out images is higher than on those of training, beyond doubt: [L] bool."""
+        if self.held_out is None:
+            return torch.zeros_like(self.above)
+        apart = (self.training.error**2 + self.held_out.error**2).sqrt()
+        return self.held_out.mean > 1.05 * self.training.mean + SURE * apart
+
     def advice(self) -> list[str]:
         """Sentences on where the loss is not where it should be."""
         result = []
-        noise = (self.training.error**2 + self.optimum.error**2).sqrt()
-        below = self.training.mean < self.optimum.mean - SURE * noise - 1e-6 * self.linear
-        if bool(below.any()):
+        if bool(self.below.any()):
             result.append(
-                f"At sigma/alpha {self._span(below)} the loss is below the least possible: the network is told more "
-                "than it should be, or a number here is wrong"
+                f"At sigma/alpha {self._span(self.below)} the loss is below the least possible: the network is told "
+                "more than it should be, or a number here is wrong"
             )
-        above = self.training.mean > self.linear + SURE * self.training.error
-        if bool(above.any()):
+        if bool(self.above.any()):
             result.append(
-                f"At sigma/alpha {self._span(above)} the network is worse than the best linear denoiser: train longer, "
-                "or these levels are visited too rarely"
+                f"At sigma/alpha {self._span(self.above)} the network is worse than the best linear denoiser: train "
+                "longer, or these levels are visited too rarely"
             )
-        if self.held_out is not None:
-            apart = (self.training.error**2 + self.held_out.error**2).sqrt()
-            overfit = self.held_out.mean > 1.05 * self.training.mean + SURE * apart
-            if bool(overfit.any()):
-                result.append(
-                    f"At sigma/alpha {self._span(overfit)} the loss on held-out images is higher than on those of "
-                    "training: it is learning by heart; stop earlier, add dropout or augmentation, or more images"
-                )
+        if bool(self.overfit.any()):
+            result.append(
+                f"At sigma/alpha {self._span(self.overfit)} the loss on held-out images is higher than on those of "
+                "training: it is learning by heart; stop earlier, add dropout or augmentation, or more images"
+            )
         if not result:
             result.append("Between the bounds everywhere, and no higher on held-out images than the noise explains")
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; `from_json` is the inverse."""
         held = self.held_out
         return {
             "sigma_over_alpha": self.ratio.tolist(),
@@ -112,6 +125,17 @@ class Anatomy:
             "fit": [None if math.isnan(value) else value for value in self.fit.tolist()],
             "advice": self.advice(),
         }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Anatomy:
+        """From what `to_json` wrote."""
+
+        def losses(name: str) -> Losses:
+            return Losses(*(torch.tensor(value[each], dtype=torch.float64) for each in (name, f"{name}_error")))
+
+        ratio, linear = (torch.tensor(value[each], dtype=torch.float64) for each in ("sigma_over_alpha", "linear"))
+        held_out = None if value["held_out"] is None else losses("held_out")
+        return Anatomy(ratio, losses("training"), held_out, losses("optimum"), linear)
 
     def _span(self, where: Tensor) -> str:
         chosen = self.ratio[where]
