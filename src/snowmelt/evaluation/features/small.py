@@ -15,7 +15,7 @@ from safetensors.torch import save
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import atomic_file
 from snowmelt.evaluation.features.extractor import Extractor
-from snowmelt.evaluation.features.network import DIMENSIONS, FeatureNetwork, eight_bits, frozen
+from snowmelt.evaluation.features.network import DIMENSIONS, FeatureNetwork, eight_bits, frozen, seeded
 
 SHIPPED = Path(__file__).with_name("grey28.safetensors")
 ABOUT = "about"
@@ -45,7 +45,7 @@ def load_network(path: Path, device: torch.device, name: str | None = None) -> E
             about = json.loads((file.metadata() or {})[ABOUT])
             weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         shape = about["channels"], about["height"], about["width"]
-        network = FeatureNetwork(*shape)
+        network = seeded(0, *shape)
         network.load_state_dict(weights)
         called, remark = name or str(about["name"]), str(about["remark"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
