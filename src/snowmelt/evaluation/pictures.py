@@ -23,7 +23,7 @@ from snowmelt.data.sources import open_source
 from snowmelt.evaluation.features.extractor import BATCH, eight_bit
 from snowmelt.image.codec import UINT8, ValueRange
 
-SAME_SIZE = 0.9  # of a folder's pictures: the few of another size are no samples (a grid, a plot)
+SAME_SIZE = 0.8  # of a folder's pictures: the few of another size are no samples (a grid, a plot)
 Size = tuple[int, int]
 
 
@@ -122,14 +122,16 @@ def read_pictures(
 ) -> tuple[Pictures, list[str]]:
     """All pictures that a name or path stands for, brought to `size`; and sentences about what was done to them.
 
-    one_size  leave out the few that differ in size from at least 90 % of the others: a grid is no sample
+    one_size  leave out the few that differ in size from at least 80 % of all, or all that differ from most where those
+              have `size`: a grid is no sample
     """
     source = open_source(name, labels)
     sizes = _sizes(source)
     known = Counter(sizes.values())
     common, count = known.most_common(1)[0] if known else (None, 0)
     remarks = []
-    if one_size and common is not None and SAME_SIZE * len(sizes) <= count < len(sizes):
+    alike = common == size or count >= SAME_SIZE * len(sizes)
+    if one_size and common is not None and alike and count < len(sizes):
         rows = np.array([index for index, its in sizes.items() if its == common], dtype=np.int64)
         others = [source.items.name(index) for index, its in sizes.items() if its != common]
         remarks.append(
