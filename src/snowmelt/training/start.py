@@ -20,6 +20,7 @@ from snowmelt.data.pipeline import FINGERPRINT, load_data
 from snowmelt.data.sources import settled_name
 from snowmelt.data.sources.torch_dataset import source_of
 from snowmelt.model.networks import parameter_count
+from snowmelt.training.command import command_of
 from snowmelt.training.config import DataConfig, load_config, save_config
 from snowmelt.training.distributed import World, joined_world
 from snowmelt.training.loop import Trainer
@@ -75,6 +76,7 @@ def train(
         run = Path("runs") / run_name(data) if out is None else Path(out)
         if dry_run is None:
             require_new(run)
+        said = wanted
         if wanted.labels == "auto" and asked.preset != "auto":
             wanted = replace(wanted, labels=recipes.get(asked.preset).labels)
         source = _source(data, wanted.labels)
@@ -91,7 +93,8 @@ def train(
                 "cond_image": _settled_file(wanted.cond_image),
             },
         )
-        config, reasons = resolve(asked, run.name, loaded, data_config, chosen, world.size)
+        command = command_of(data, said, asked)
+        config, reasons = resolve(asked, run.name, loaded, data_config, chosen, world.size, command)
         for line in reasons:
             reporter.note(line)
         trainer = Trainer(config, loaded, run, chosen, world, reporter)
