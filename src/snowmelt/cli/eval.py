@@ -100,9 +100,9 @@ def evaluate(
             tell=status.tell,
             reading=status.reading,
         )
-    path = write_result(found, out or default_path(found, model))
+    path = write_result(found.result, out or default_path(found.result, model))
     if json_:
         print(json.dumps(found.result, indent=2))
         return
-    print("\n".join(lines(found)))
+    print("\n".join(lines(found.result)))
     print(f"Written: {path}")

@@ -29,20 +29,21 @@ class Estimate:
 
     def text(self, digits: int = 3) -> str:
         """1.234 ± 0.056; a range where the value cannot be told from 0."""
-        if not math.isfinite(self.value):
-            return "not known"
+        if not math.isfinite(self.standard_error):
+            return f"{_number(self.value, digits)} (its error is not known)"
         low, high = self.interval
         if self.lost_in_noise:
             return f"{_number(low, 2)} to {_number(high, 2)}, not told from 0"
         return f"{_number(self.value, digits)} ± {_number(SURE * self.standard_error, 2)}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; None for an error that is not known."""
+        known = math.isfinite(self.standard_error)
         return {
             "value": self.value,
-            "standard_error": self.standard_error,
-            "interval_95": list(self.interval),
-            "told_from_0": not self.lost_in_noise,
+            "standard_error": self.standard_error if known else None,
+            "interval_95": list(self.interval) if known else None,
+            "told_from_0": not self.lost_in_noise if known else None,
         }
 
 
