@@ -74,7 +74,7 @@ def test_the_result_lies_in_the_run_and_none_is_written_over(snowmelt, finished_
     shutil.copytree(finished_run, copy)
     command = ("eval", copy, "-n", 8, "--steps", 1, "--metrics", "kid")
     assert snowmelt(*command).code == snowmelt(*command).code == 0
-    names = sorted(path.name for path in (copy / "eval").iterdir())
+    names = sorted(path.name for path in (copy / "eval").glob("*.json"))
     assert names == ["step_12-dpmpp-2m-1-fitted-n8-2.json", "step_12-dpmpp-2m-1-fitted-n8.json"]
     once, twice = (json.loads((copy / "eval" / name).read_text()) for name in names)
     assert once["kid"] == twice["kid"]

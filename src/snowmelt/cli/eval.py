@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import Whole, parse_options
+from snowmelt.cli.values import Whole, parse_options, spoken
 
 
 def evaluate(
@@ -71,10 +71,13 @@ def evaluate(
     json_
         Print the result as JSON, and nothing else.
     """
+    command = spoken("eval", evaluate, dict(locals()))
     from snowmelt import api
-    from snowmelt.report.evaluation import default_path, lines, write_result
+    from snowmelt.report.evaluation import default_path, lines, write_pictures, write_result
+    from snowmelt.report.page import write_run_page
     from snowmelt.report.status import Status
     from snowmelt.sampling.tableau import load_tableau
+    from snowmelt.training.run import CONFIG
 
     if out is not None and out.suffix != ".json":
         raise SnowmeltError(f"--out {out} is not a JSON file.", "Expected a name that ends in .json.")
@@ -100,9 +103,14 @@ def evaluate(
             tell=status.tell,
             reading=status.reading,
         )
+    found.result["command"] = command
     path = write_result(found.result, out or default_path(found.result, model))
+    written = [path, *write_pictures(found, path)]
+    if model is not None and (model / CONFIG).is_file():
+        written.append(write_run_page(model))
     if json_:
         print(json.dumps(found.result, indent=2))
         return
     print("\n".join(lines(found.result)))
-    print(f"Written: {path}")
+    for place in written:
+        print(f"Written: {place}")

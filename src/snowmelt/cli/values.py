@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import quoted
 
 MAX_SIZE = 4096
 
@@ -24,6 +26,24 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int:
 
 # The type of every flag that counts something.
 Whole = Annotated[int, Parameter(converter=whole)]
+
+
+def spoken(command: str, function: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """A command with the arguments that differ from its defaults: `snowmelt eval runs/x --metrics fd`.
+
+    given  the function's arguments by name
+    """
+    words = [f"snowmelt {command}"]
+    for name, parameter in signature(function).parameters.items():
+        value = given[name]
+        if value == parameter.default:
+            continue
+        flag = "" if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else f"--{name.strip('_').replace('_', '-')} "
+        if isinstance(value, bool):
+            words.append(flag.strip())
+        else:
+            words += [f"{flag}{quoted(str(each))}" for each in (value if isinstance(value, tuple) else (value,))]
+    return " ".join(words)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

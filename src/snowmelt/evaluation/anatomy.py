@@ -165,12 +165,13 @@ def bounds(
     *,
     levels: int = LEVELS,
     most: int = LARGEST_SET,
+    tolerance: float = 0.01,
     seconds: float = 300,
     seed: int = 0,
 ) -> Bounds:
     """The bounds at `levels` noise levels, from at most `most` training images, evenly spaced: fewer of large ones.
 
-    seconds  for the optimum; its error falls to 1% of the linear loss if that is time enough
+    tolerance, seconds  the optimum's error falls to this share of the linear loss, or as far as in this time
     Told values or a paired image, a network may know which image it is about, so that the least loss is 0 then.
     """
     ratio = _ratios(schedule, levels)
@@ -182,7 +183,9 @@ def bounds(
     places = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).long()
     labels = None if data.training.labels is None else data.training.labels[places]
     x = to_network(images[places], data.value_range)
-    best = optimal_loss(x, schedule.at_log_snr(-2 * ratio.log()), labels, seconds=seconds, seed=seed)
+    best = optimal_loss(
+        x, schedule.at_log_snr(-2 * ratio.log()), labels, tolerance=tolerance, seconds=seconds, seed=seed
+    )
     share = (0 if data.conditions != NOTHING_ELSE else 1) / size
     return Bounds(ratio, places, Losses(share * best.loss, share * best.standard_error), best.linear / size)
 

@@ -8,11 +8,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-from snowmelt.base.files import disk_errors, free_name, write_text
+import torch
+
+from snowmelt.base.files import atomic_file, disk_errors, free_name, write_text
 from snowmelt.evaluation.estimate import Estimate
+from snowmelt.evaluation.evaluate import Evaluation
+from snowmelt.image.grid import image_grid
+from snowmelt.image.png import save_png
+from snowmelt.report.anatomy import draw_anatomy
 
 WIDTH = 38  # of the names of what was measured
 FOLDER = "eval"
+SAMPLES = "samples"  # what pictures beside a result are called
+ON_GRID = 64
 UNFIT = re.compile(r"[^\w.+=@-]+")  # what a file's name should not hold
 Result = dict[str, Any]
 Rows = list[tuple[str, str]]
@@ -106,6 +114,25 @@ def write_result(result: Result, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
     return path
+
+
+def picture_of(path: Path, kind: str) -> Path:
+    """Where a picture lies that belongs to the result at `path`."""
+    return path.with_name(f"{path.stem}-{kind}.png")
+
+
+def write_pictures(evaluation: Evaluation, path: Path) -> list[Path]:
+    """Write the pictures that belong to a result at `path`; returns theirs."""
+    written = []
+    if evaluation.fake is not None:
+        shown = evaluation.fake.take(torch.arange(min(ON_GRID, len(evaluation.fake))))[:, :3]
+        written.append(picture_of(path, SAMPLES))
+        save_png(written[-1], image_grid(shown))
+    if evaluation.anatomy is not None:
+        written.append(picture_of(path, "anatomy"))
+        with atomic_file(written[-1]) as temporary:
+            temporary.write_bytes(draw_anatomy(evaluation.anatomy))
+    return written
 
 
 def default_path(result: Result, model: Path | None) -> Path:
