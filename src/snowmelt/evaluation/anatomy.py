@@ -138,7 +138,7 @@ def anatomy(
     which image it is about, so that the least loss is 0 then.
     """
     tell = progress or (lambda _: None)
-    ratio = _ratios(schedule, levels)
+    ratio = noise_ratios(schedule, levels)
     level = schedule.at_log_snr(-2 * ratio.log())
     chosen = torch.linspace(0, len(data.training.images) - 1, min(LARGEST_SET, len(data.training.images))).long()
     x = to_network(data.training.images[chosen], data.value_range)
@@ -157,7 +157,7 @@ def anatomy(
     return Anatomy(ratio, training, held_out, optimum, best.linear / size)
 
 
-def _ratios(schedule: Schedule, count: int) -> Tensor:
+def noise_ratios(schedule: Schedule, count: int) -> Tensor:
     """sigma/alpha from clean to noisy, evenly in its logarithm, within the schedule's own range: [count] float64."""
     low, high = schedule.ratio_range()
     ends = math.log(max(low, RANGE[0])), math.log(min(high, RANGE[1]))
