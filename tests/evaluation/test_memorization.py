@@ -178,6 +178,30 @@ def test_features_of_held_out_images_count_too():
     assert found.chance > 0.2
 
 
+def test_features_have_a_threshold_of_their_own():
+    pixels, honest, null, value_range = scene("digits", holdout=0.5)
+    generator = torch.Generator().manual_seed(0)
+    own, other, samples = (torch.randn(count, 64, generator=generator) for count in (len(pixels), len(null), 40))
+    samples[5] = own[3] + 2.5 / 8 * torch.randn(64, generator=generator)
+    found = find_copies(honest[:40], null, pixels, value_range, Features(samples, own, other))
+    assert found.pixels.threshold < 0.25 < found.features.threshold == MOST
+    assert found.features.suspected == 1
+    suspect = next(each for each in found.suspected if each.sample == 5)
+    assert suspect.by == ("features",)
+    assert 0.25 < suspect.ratio < MOST
+
+
+def test_equal_pictures_count_as_one_in_features_that_rounding_has_made_unequal():
+    pixels, honest, null, value_range = scene("digits", holdout=0.5)
+    pixels = torch.cat([pixels[:], pixels[3:4].repeat(150, 1, 1, 1)])
+    generator = torch.Generator().manual_seed(0)
+    own, other, samples = (torch.randn(count, 64, generator=generator) for count in (len(pixels), len(null), 40))
+    own[-150:] = own[3] + 1e-3 * torch.randn(150, 64, generator=generator)
+    samples[5] = own[3] + 0.1 * torch.randn(64, generator=generator)
+    found = find_copies(honest[:40], null, pixels, value_range, Features(samples, own, other))
+    assert next(each for each in found.suspected if each.sample == 5).training == 3
+
+
 @pytest.mark.parametrize(
     ("k", "n", "j", "m"), [(0, 10, 0, 10), (3, 1000, 0, 500), (50, 1000, 2, 950), (5, 5, 0, 20), (2, 40, 30, 31)]
 )
@@ -225,9 +249,9 @@ def test_the_gallery_shows_the_most_suspicious_beside_their_originals():
         [change(originals[0]), change(originals[0]), to_uint8(honest[second]), moved(found, second, originals[1])]
     )
     labels = [
-        "sample 4, training 9: distance 0.000, ratio 0.00",
-        f"sample {second}, training {found.nearest.index[second]}: distance {found.nearest.distance[second]:.3f}, "
-        f"ratio {found.nearest.ratio[second]:.2f}",
+        "sample 4, training 9 (mirrored, 1 down, 1 left): distance 0.000, ratio 0.00",
+        f"sample {second}, training {found.nearest.index[second]} ({found.nearest.transformation[second]}): "
+        f"distance {found.nearest.distance[second]:.3f}, ratio {found.nearest.ratio[second]:.2f}",
     ]
     expected = labelled_grid(shown, 2, row_labels=labels, column_labels=["sample", "training"])
     assert picture.shape == expected.shape

@@ -146,7 +146,7 @@ def test_in_a_crowd_one_is_near_to_many_and_no_copy():
 
 @pytest.mark.parametrize("taken", [(7, 3, 20), (1, 1, 1), (100, 64, 10**9)])
 def test_neither_order_nor_chunks_change_it(monkeypatch, taken):
-    training = smooth(400, 12)
+    training = torch.cat([smooth(300, 12), smooth(300, 12)])
     queries = to_network(smooth(20, 12, seed=1), UINT8)
     whole = nearest_in_pixels(queries, training, UINT8)
     for name, value in zip(("IMAGES", "QUERIES", "NUMBERS"), taken, strict=True):
@@ -154,6 +154,7 @@ def test_neither_order_nor_chunks_change_it(monkeypatch, taken):
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     parts = nearest_in_pixels(queries[order], training, UINT8)
     assert torch.equal(parts.index, whole.index[order])
+    assert torch.equal(parts.distinct, torch.arange(300))
     assert parts.transformation == tuple(whole.transformation[place] for place in order)
     torch.testing.assert_close(parts.distance, whole.distance[order], rtol=1e-12, atol=0)
     torch.testing.assert_close(parts.ratio, whole.ratio[order], rtol=1e-6, atol=0)
@@ -225,10 +226,14 @@ def test_blank_images_divide_by_nothing():
     one = nearest_in_pixels(to_network(blank, UINT8), torch.cat([drawn(5, (1, 8, 8)), blank]), UINT8)
     assert (int(one.index), float(one.distance), float(one.ratio)) == (5, 0, 0)
     assert one.transformation == (PLAIN,)
-    # All are blank but for a pixel at the edge, which is not compared: near to all, and to none more than to others.
-    many = blank.repeat(30, 1, 1, 1)
+
+
+@pytest.mark.parametrize("picture", [torch.full((1, 1, 30, 30), 7, dtype=torch.uint8), drawn(1, (1, 30, 30))])
+def test_what_is_as_near_to_all_is_nearer_to_none(picture):
+    """Training images that differ by a pixel at the edge only, which is not compared."""
+    many = picture.repeat(30, 1, 1, 1)
     many[:, 0, 0, 0] = torch.arange(30, dtype=torch.uint8)
-    found = nearest_in_pixels(to_network(blank, UINT8), many, UINT8)
+    found = nearest_in_pixels(to_network(picture, UINT8), many, UINT8)
     assert (int(found.index), float(found.distance), float(found.ratio)) == (0, 0, 1)
 
 
@@ -240,6 +245,15 @@ def test_among_equals_the_first_image_and_the_plainest_transformation_are_taken(
     found = nearest_in_pixels(to_network(training[[41, 40]], UINT8), training, UINT8)
     assert found.index.tolist() == [40, 40]
     assert found.transformation == (Transformation(down=0, right=-1), PLAIN)
+
+
+def test_rounding_does_not_choose_among_equals():
+    """Pictures and their mirror images: sums in another order differ in the last digit."""
+    half = torch.rand(20, 3, 48, 48, generator=torch.Generator().manual_seed(0)) ** 8
+    training = torch.cat([half, half.flip(-1)])
+    found = nearest_in_pixels(0.9 * training, training, ValueRange("float32", -1, 1))
+    assert found.index.tolist() == 2 * list(range(20))
+    assert found.transformation == (PLAIN,) * 20 + (Transformation(mirrored=True),) * 20
 
 
 def test_numbers_beyond_the_range_are_those_of_the_saved_image():
@@ -294,3 +308,11 @@ def test_features_of_pictures_that_are_equal_are_left_out_by_their_places():
     told = nearest_in_features(query, rounded, torch.arange(200))
     assert torch.equal(told.ratio, alone.ratio)
     assert torch.equal(told.distinct, torch.arange(200))
+
+
+def test_among_equal_features_the_first_image_is_taken():
+    training = torch.rand(300, 4, generator=torch.Generator().manual_seed(0)) + 1
+    training[200:] = 0
+    found = nearest_in_features(torch.full((1, 4), 0.2), training, torch.arange(300))
+    assert int(found.index) == 200
+    assert float(found.ratio) < 1

@@ -28,11 +28,11 @@ def copies_gallery(
     order = nearest.ratio.argsort(stable=True)[:rows]
     pictures, labels = [], []
     for sample in order.tolist():
-        index = int(nearest.index[sample])
+        index, move = int(nearest.index[sample]), nearest.transformation[sample]
         original = to_network(training[index : index + 1], value_range)[0]
-        pictures += [samples[sample].to(original), nearest.transformation[sample](original)]
+        pictures += [samples[sample].to(original), move(original)]
         distance, ratio = float(nearest.distance[sample]), float(nearest.ratio[sample])
-        labels.append(f"sample {sample}, training {index}: distance {distance:.3f}, ratio {ratio:.2f}")
+        labels.append(f"sample {sample}, training {index} ({move}): distance {distance:.3f}, ratio {ratio:.2f}")
     return labelled_grid(
         to_source(torch.stack(pictures), UINT8), 2, row_labels=labels, column_labels=["sample", "training"]
     )

@@ -8,7 +8,6 @@ set holds twice, held-out images have near them too, so that their count says wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.images import Images
+from snowmelt.data.items import Progress
 from snowmelt.evaluation.nearest import Nearest, nearest_in_features, nearest_in_pixels
 from snowmelt.evaluation.transformation import Transformation
 from snowmelt.image.codec import ValueRange
@@ -130,7 +130,7 @@ def find_copies(
     training: Images | Tensor,
     value_range: ValueRange,
     features: Features | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Copies:
     """Compare samples [n, C, H, W] and held-out images [m, C, H, W], both in [-1, 1], with training images [N, C, H, W]
     of the range's dtype, in pixels and, where features are given, in these.

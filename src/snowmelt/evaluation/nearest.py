@@ -13,7 +13,7 @@ and the nearest by these are then compared pixel by pixel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.images import Images
+from snowmelt.data.items import Progress
 from snowmelt.evaluation.transformation import Transformation, interior, transformations, undone
 from snowmelt.image.codec import ValueRange, to_network
 
@@ -29,6 +30,7 @@ OTHERS = 100  # next images; the farther 50 of them are averaged
 SHORTLIST = 128  # images that are compared pixel by pixel, or number by number
 COEFFICIENTS = 192  # that an image is reduced to, at most
 QUERIES = 64  # at a time
+ROUNDING = 1e-12  # mean squares in [-1, 1] below this are zero in float64
 IMAGES, NUMBERS = 4096, 2**24  # training images at a time: so many, and no more than so many numbers
 
 
@@ -60,7 +62,7 @@ def nearest_in_pixels(
     queries: Tensor,
     training: Images | Tensor,
     value_range: ValueRange,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Nearest:
     """Of queries [n, C, H, W] in [-1, 1] among training images [N, C, H, W] of the range's dtype, up to a mirror and a
     shift by one pixel; compared on the interior, so that no pixel is made up.
@@ -102,7 +104,7 @@ def nearest_in_pixels(
             ]
         )
         # Rounding must not choose among equals: the first image and the plainest transformation are taken.
-        best, move = (table <= table.min() + 1e-12).nonzero()[0].tolist()
+        best, move = (table <= table.min() + ROUNDING).nonzero()[0].tolist()
         index = int(candidates[best])
         original = interior(to_network(training[candidates[best : best + 1]], value_range)).double().flatten()
         distance = float((view[move] - original).square().mean().sqrt())
@@ -213,7 +215,8 @@ def _shortlist(views: Tensor, chunks: Iterable[tuple[Tensor, Tensor]]) -> Tensor
 def _mean_squares(view: Tensor, originals: Tensor) -> Tensor:
     """Mean squared differences [m, V] of originals [m, d] from views [V, d], float64."""
     squares = originals.square().sum(1)[:, None] + view.square().sum(1) - 2 * originals @ view.T
-    return squares.clamp(min=0) / view.shape[1]
+    means = squares / view.shape[1]
+    return torch.where(means > ROUNDING, means, 0.0)
 
 
 def _ratio(distance: float, squares: Tensor, best: int) -> float:

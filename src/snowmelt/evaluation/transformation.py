@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -33,24 +32,18 @@ class Transformation:
         words += [f"{abs(self.right)} {'right' if self.right > 0 else 'left'}"] if self.right else []
         return ", ".join(words) or "as it is"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
 
 def transformations(height: int, width: int) -> tuple[Transformation, ...]:
     """Those that pictures of this size are compared under: 18 where both sides have 8 pixels, from the plainest on."""
-    down, right = (
-        (0, *range(-SHIFT, 0), *range(1, SHIFT + 1)) if side >= LEAST_SIDE else (0,) for side in (height, width)
-    )
+    down, right = (range(-_margin(side), _margin(side) + 1) for side in (height, width))
     every = [Transformation(mirrored, dy, dx) for mirrored in (False, True) for dy in down for dx in right]
     return tuple(sorted(every, key=lambda each: (each.mirrored, abs(each.down) + abs(each.right))))
 
 
 def interior(images: Tensor) -> Tensor:
     """Of [..., H, W] the part that every shift leaves within the picture, [..., h, w]."""
-    top, left = (SHIFT if side >= LEAST_SIDE else 0 for side in images.shape[-2:])
     height, width = images.shape[-2:]
+    top, left = _margin(height), _margin(width)
     return images[..., top : height - top, left : width - left]
 
 
@@ -60,7 +53,7 @@ def undone(images: Tensor) -> Tensor:
     All transformations of an image are compared with the same pixels of the original in this way.
     """
     height, width = images.shape[-2:]
-    top, left = (SHIFT if side >= LEAST_SIDE else 0 for side in (height, width))
+    top, left = _margin(height), _margin(width)
     views = []
     for each in transformations(height, width):
         rows = slice(top + each.down, height - top + each.down)
@@ -68,3 +61,8 @@ def undone(images: Tensor) -> Tensor:
         view = images[..., rows, columns]
         views.append(view.flip(-1) if each.mirrored else view)
     return torch.stack(views, 1)
+
+
+def _margin(side: int) -> int:
+    """How far pictures are shifted along a side of so many pixels."""
+    return SHIFT if side >= LEAST_SIDE else 0
