@@ -174,7 +174,7 @@ def bounds(
     tolerance, seconds  the optimum's error falls to this share of the linear loss, or as far as in this time
     Told values or a paired image, a network may know which image it is about, so that the least loss is 0 then.
     """
-    ratio = _ratios(schedule, levels)
+    ratio = noise_ratios(schedule, levels)
     images = data.training.images
     size = math.prod(images.shape[1:])
     count = min(most, len(images), MOST_NUMBERS // size)
@@ -214,7 +214,7 @@ def anatomy(
     return Anatomy(within.ratio, training, held_out, within.optimum, within.linear)
 
 
-def _ratios(schedule: Schedule, count: int) -> Tensor:
+def noise_ratios(schedule: Schedule, count: int) -> Tensor:
     """sigma/alpha from clean to noisy, evenly in its logarithm, within the schedule's own range: [count] float64."""
     low, high = schedule.ratio_range()
     ends = math.log(max(low, RANGE[0])), math.log(min(high, RANGE[1]))
