@@ -9,9 +9,9 @@ import torch
 
 from snowmelt import api
 from snowmelt.data.data_set import Split
-from snowmelt.data.images import Stored
+from snowmelt.data.images import Stored, evenly_spaced
 from snowmelt.data.pipeline import load_data
-from snowmelt.evaluation.attraction import _evenly, attraction
+from snowmelt.evaluation.attraction import attraction
 from snowmelt.evaluation.wiener import Wiener
 from snowmelt.image.codec import ValueRange, to_network
 from snowmelt.oracle.finite import FiniteData
@@ -159,8 +159,8 @@ def test_without_held_out_images_training_images_are_used(data):
 
 
 def test_images_are_spread_over_the_set():
-    assert _evenly(101, 3).tolist() == [0, 50, 100]
-    assert _evenly(4, 9).tolist() == [0, 1, 2, 3]
+    assert evenly_spaced(101, 3).tolist() == [0, 50, 100]
+    assert evenly_spaced(4, 9).tolist() == [0, 1, 2, 3]
 
 
 def test_of_one_image_no_error_is_known(data):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.data.data_set import Data, Split
+from snowmelt.data.images import Images, evenly_spaced
 from snowmelt.evaluation.optimum import optimal_loss
 from snowmelt.image.codec import to_network
 from snowmelt.model.condition_spec import NOTHING_ELSE
@@ -177,10 +178,7 @@ def bounds(
     ratio = noise_ratios(schedule, levels)
     images = data.training.images
     size = math.prod(images.shape[1:])
-    count = min(most, len(images), MOST_NUMBERS // size)
-    if size > LARGEST_COVARIANCE:
-        count = min(count, LARGEST_COVARIANCE)
-    places = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).long()
+    places = comparable(images, most)
     labels = None if data.training.labels is None else data.training.labels[places]
     x = to_network(images[places], data.value_range)
     best = optimal_loss(
@@ -212,6 +210,15 @@ def anatomy(
         everyone = torch.arange(len(data.holdout.images))
         held_out = _losses(denoiser, level, data, data.holdout, everyone, images, device, seed + 1)
     return Anatomy(within.ratio, training, held_out, within.optimum, within.linear)
+
+
+def comparable(images: Images, most: int) -> Tensor:
+    """Places of at most `most` images, evenly spaced: so few of large ones that they and their covariance fit."""
+    size = math.prod(images.shape[1:])
+    count = min(most, len(images), max(2, MOST_NUMBERS // size))
+    if size > LARGEST_COVARIANCE:
+        count = min(count, LARGEST_COVARIANCE)
+    return evenly_spaced(len(images), count)
 
 
 def noise_ratios(schedule: Schedule, count: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.data.data_set import Data
-from snowmelt.evaluation.anatomy import noise_ratios
+from snowmelt.evaluation.anatomy import comparable, noise_ratios
 from snowmelt.evaluation.wiener import Wiener
 from snowmelt.image.codec import to_network
 from snowmelt.model.condition import Condition
@@ -109,18 +109,20 @@ def attraction(
     """Of a denoiser that was trained on `data`, on held-out images, or on training images where none are held out.
 
     levels, images  how many noise levels, and how many images at every one
-    At most 60,000 training images, evenly spaced, make E and W. Where classes are told, E is that of the class and W
-    knows the mean of the class.
+    At most 60,000 training images, evenly spaced, make E and W, fewer of large ones. Where classes are told, E is that
+    of the class and W knows the mean of the class.
     """
     ratio = noise_ratios(schedule, levels)
     level = schedule.at_log_snr(-2 * ratio.log())
-    chosen = _evenly(len(data.training.images), LARGEST_SET)
+    chosen = comparable(data.training.images, LARGEST_SET)
     training = to_network(data.training.images[chosen], data.value_range)
     labels = None if data.training.labels is None else data.training.labels[chosen]
     empirical, linear = FiniteData(training, labels), Linear.of(training, labels)
     held_out = len(data.holdout.images) > 0
     split = data.holdout if held_out else data.training
-    places = _evenly(len(split.images), images)
+    places = (
+        torch.linspace(0, len(split.images) - 1, min(len(split.images), images), dtype=torch.float64).round().long()
+    )
     generator = torch.Generator().manual_seed(seed)
     found = []
     for alpha, sigma in zip(level.alpha.tolist(), level.sigma.tolist(), strict=True):
@@ -160,11 +162,6 @@ def _quotient(sums: Tensor, size: int) -> tuple[float, float, float]:
     if count > 1:
         error = math.sqrt(float((along - share * way).square().sum()) * count / (count - 1)) / float(way.sum())
     return math.nan if error > UNSURE else share, error, distance
-
-
-def _evenly(count: int, most: int) -> Tensor:
-    """Places of at most so many of `count`, evenly spaced, int64."""
-    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
 
 
 def _plain(values: Tensor) -> list[float | None]:

@@ -14,6 +14,7 @@ import torch
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.cache import Cache
 from snowmelt.data.data_set import Data, Split
+from snowmelt.data.images import evenly_spaced
 from snowmelt.evaluation.anatomy import Anatomy, anatomy, bounds
 from snowmelt.evaluation.features.choice import Wanted, choose
 from snowmelt.evaluation.pictures import Pictures, of_samples, require_enough
@@ -191,13 +192,13 @@ def _asked(subject: Subject, seeds: range) -> Asked:
     split = _told_of(subject)
     pairs = None
     if spec.conditions.pair is not None and split is not None and split.pairs is not None:
-        places = torch.linspace(0, len(split.images) - 1, min(len(seeds), len(split.images))).long()
+        places = evenly_spaced(len(split.images), len(seeds))
         pairs = to_network(split.pairs[places], spec.conditions.pair.value_range)
     asked = ask(spec, seeds, pairs=pairs)
     real = subject.real
     if asked.labels is None or real.labels is None or real.class_names != spec.class_names:
         return asked
-    like_real = real.labels[torch.linspace(0, len(real) - 1, len(seeds), dtype=torch.float64).long()]
+    like_real = real.labels[torch.linspace(0, len(real) - 1, len(seeds), dtype=torch.float64).round().long()]
     return Asked(spec, like_real.tolist(), asked.values, asked.pairs, asked.sources)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.data.images import Images
+from snowmelt.data.images import Images, Part
 from snowmelt.data.items import Progress
 from snowmelt.evaluation.nearest import Nearest, nearest_in_features, nearest_in_pixels
 from snowmelt.evaluation.transformation import Transformation
@@ -130,40 +130,40 @@ def find_copies(
     training: Images | Tensor,
     value_range: ValueRange,
     features: Features | None = None,
+    rest: Tensor | None = None,
     progress: Progress | None = None,
 ) -> Copies:
     """Compare samples [n, C, H, W] and held-out images [m, C, H, W], both in [-1, 1], with training images [N, C, H, W]
     of the range's dtype, in pixels and, where features are given, in these.
 
     held_out  may be empty; as many as samples are enough
+    rest      places of the training images that held-out images are compared with, where they are themselves among them
     progress  called with (done, total) during the comparison in pixels
     Raises SnowmeltError as `nearest_in_pixels` does, without any sample, and for features of other numbers of images.
     """
     n, m = len(samples), len(held_out)
     if n == 0:
         raise SnowmeltError("There are no samples to compare with the training images.")
-    found = nearest_in_pixels(torch.cat([samples, held_out.to(samples)]), training, value_range, progress)
-    near = {PIXELS: found}
+    near = {PIXELS: _in_pixels(samples, held_out.to(samples), training, value_range, rest, progress)}
     if features is not None:
         counts = len(features.samples), len(features.held_out), len(features.training)
         if counts != (n, m, len(training)):
             raise SnowmeltError(f"There are features of {counts} images, but {(n, m, len(training))} images.")
-        queries = torch.cat([features.samples, features.held_out])
-        near[FEATURES] = nearest_in_features(queries, features.training, found.distinct)
-    thresholds = {name: threshold(each.ratio[n:]) for name, each in near.items()}
-    below = {name: each.ratio < thresholds[name] for name, each in near.items()}
-    either = torch.stack(list(below.values())).any(0)
+        near[FEATURES] = _in_features(features, near[PIXELS][0].distinct, rest)
+    thresholds = {name: threshold(null) for name, (_, null) in near.items()}
+    of_samples = {name: each.ratio < thresholds[name] for name, (each, _) in near.items()}
+    of_held_out = {name: null < thresholds[name] for name, (_, null) in near.items()}
     looks = {
-        name: Look(thresholds[name], m >= FEWEST, int(below[name][:n].sum()), int(below[name][n:].sum()))
+        name: Look(thresholds[name], m >= FEWEST, int(of_samples[name].sum()), int(of_held_out[name].sum()))
         for name in near
     }
     suspected = []
-    for sample in either[:n].nonzero().flatten().tolist():
-        by = tuple(name for name in near if below[name][sample])
-        told = near[by[0]]
+    for sample in torch.stack(list(of_samples.values())).any(0).nonzero().flatten().tolist():
+        by = tuple(name for name in near if of_samples[name][sample])
+        told = near[by[0]][0]
         distance, ratio = float(told.distance[sample]), float(told.ratio[sample])
         suspected.append(Suspect(sample, int(told.index[sample]), distance, ratio, told.transformation[sample], by))
-    k, j = len(suspected), int(either[n:].sum())
+    k, j = len(suspected), int(torch.stack(list(of_held_out.values())).any(0).sum())
     return Copies(
         samples=n,
         held_out=m,
@@ -172,8 +172,37 @@ def find_copies(
         chance=chance(k, n, j, m) if m else None,
         pixels=looks[PIXELS],
         features=looks.get(FEATURES),
-        nearest=found.part(0, n),
+        nearest=near[PIXELS][0],
     )
+
+
+def _in_pixels(
+    samples: Tensor,
+    held_out: Tensor,
+    training: Images | Tensor,
+    value_range: ValueRange,
+    rest: Tensor | None,
+    progress: Progress | None,
+) -> tuple[Nearest, Tensor]:
+    """The images nearest to the samples, and the ratios of the held-out images."""
+    n = len(samples)
+    if rest is None or len(held_out) == 0:
+        found = nearest_in_pixels(torch.cat([samples, held_out]), training, value_range, progress)
+        return found.part(0, n), found.ratio[n:]
+    others = Part(training, rest) if isinstance(training, Images) else training[rest]
+    null = nearest_in_pixels(held_out, others, value_range)
+    return nearest_in_pixels(samples, training, value_range, progress), null.ratio
+
+
+def _in_features(features: Features, distinct: Tensor, rest: Tensor | None) -> tuple[Nearest, Tensor]:
+    """The same, by features."""
+    n = len(features.samples)
+    if rest is None or len(features.held_out) == 0:
+        queries = torch.cat([features.samples, features.held_out])
+        found = nearest_in_features(queries, features.training, distinct)
+        return found.part(0, n), found.ratio[n:]
+    null = nearest_in_features(features.held_out, features.training[rest])
+    return nearest_in_features(features.samples, features.training, distinct), null.ratio
 
 
 def threshold(ratios: Tensor) -> float:

@@ -16,7 +16,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.cache import Cache
 from snowmelt.data.chosen import chosen
 from snowmelt.data.data_set import Data, Split
-from snowmelt.data.images import Images, Stored
+from snowmelt.data.images import Images, Part, Stored, evenly_spaced
 from snowmelt.data.items import Source, UnreadableError
 from snowmelt.data.pipeline import load_data
 from snowmelt.data.sources import open_source
@@ -70,31 +70,16 @@ class Pictures:
 
     def spread(self, count: int) -> Pictures:
         """At most `count` of them, evenly spaced."""
-        if count >= len(self):
-            return self
-        return self.some(torch.linspace(0, len(self) - 1, count, dtype=torch.float64).long())
+        return self if count >= len(self) else self.some(evenly_spaced(len(self), count))
 
     def some(self, places: Tensor) -> Pictures:
         """Those at some places [b]."""
         return replace(
             self,
-            images=_Part(self.images, places),
+            images=Part(self.images, places),
             labels=None if self.labels is None else self.labels[places],
             named=lambda number: self.named(int(places[number])),
         )
-
-
-class _Part(Images):
-    """Some of other pictures."""
-
-    def __init__(self, images: Images, places: Tensor) -> None:
-        super().__init__(images.shape[1:], images.dtype, images.rows[places])
-        self._images, self._places = images, places
-        self.resident = images.resident
-
-    def attempt(self, places: Tensor) -> tuple[Tensor, list[int]]:
-        """See Images.attempt."""
-        return self._images.attempt(self._places[places])
 
 
 def of_split(data: Data, split: Split, which: str) -> Pictures:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.data.cache import Cache
+from snowmelt.data.images import evenly_spaced
 from snowmelt.evaluation.estimate import Estimate
 from snowmelt.evaluation.features.choice import features_of_real
 from snowmelt.evaluation.features.extractor import Extractor
@@ -141,7 +142,7 @@ def measure_quality(
     balls = min(len(real), len(fake), BALLS)
     if MANIFOLD in metrics and balls > NEIGHBOURS_DC:
         tell("Precision, recall, density, coverage")
-        manifold = manifold_metrics(_spread(real_features, balls), _spread(fake_features, balls))
+        manifold = manifold_metrics(*(each[evenly_spaced(len(each), balls)] for each in (real_features, fake_features)))
     return Quality(
         len(real),
         len(fake),
@@ -152,11 +153,6 @@ def measure_quality(
         balls,
         _by_class(real, real_features, fake, fake_features, metrics),
     )
-
-
-def _spread(features: Tensor, count: int) -> Tensor:
-    """So many of them, evenly spaced."""
-    return features[torch.linspace(0, len(features) - 1, count, dtype=torch.float64).long()]
 
 
 def _by_class(
