@@ -154,7 +154,7 @@ def test_real_features_are_kept_by_content_and_damage_is_mended_and_said(large_d
     first = features_of_real(real, extractor, cache, heard.append)
     assert "Features of 50 real images" in heard[0]
     heard.clear()
-    assert np.array_equal(features_of_real(real, extractor, cache, heard.append), first)
+    assert features_of_real(real, extractor, cache, heard.append).equal(first)
     assert not heard
     features_of_real(pictures(large_digits[50:100]), extractor, cache, heard.append)
     assert heard  # others are not taken for them
@@ -163,10 +163,10 @@ def test_real_features_are_kept_by_content_and_damage_is_mended_and_said(large_d
     content[len(content) // 2] ^= 0xFF
     kept.write_bytes(content)
     heard.clear()
-    assert np.array_equal(features_of_real(real, extractor, cache, heard.append), first)
+    assert features_of_real(real, extractor, cache, heard.append).equal(first)
     assert any("damaged" in line and kept.name in line for line in heard)
     heard.clear()
-    assert np.array_equal(features_of_real(real, extractor, cache, heard.append), first)
+    assert features_of_real(real, extractor, cache, heard.append).equal(first)
     assert not heard
 
 

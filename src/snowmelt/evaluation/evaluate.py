@@ -10,13 +10,17 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.cache import Cache
 from snowmelt.data.data_set import Data, Split
 from snowmelt.data.images import evenly_spaced
 from snowmelt.evaluation.anatomy import Anatomy, anatomy, bounds
-from snowmelt.evaluation.features.choice import Wanted, choose
+from snowmelt.evaluation.attraction import attraction
+from snowmelt.evaluation.features.choice import Wanted, choose, features_of_real
+from snowmelt.evaluation.features.extractor import Extractor
+from snowmelt.evaluation.memorization import Copies, Features, find_copies
 from snowmelt.evaluation.pictures import Pictures, of_samples, require_enough
 from snowmelt.evaluation.quality import Quality, measure_quality, sentences
 from snowmelt.image.codec import UINT8, to_network, to_source
@@ -30,7 +34,9 @@ OF_SAMPLES = (*QUALITY, "memorization")
 OF_MODELS = ("nll", "anatomy")
 METRICS = (*OF_SAMPLES, *OF_MODELS)
 FEWEST = 2  # pictures of each kind that have a covariance
-MOST_REAL = 100_000  # real images that samples are compared with
+MOST_REAL = 100_000  # real images that samples are compared with by their features
+FEWEST_OF_FLOOR = 50  # held-out images whose distance says anything
+NULL = 1000  # held-out images that copies are judged by
 
 Tell = Callable[[str], None]
 
@@ -41,14 +47,14 @@ class Subject:
 
     real       what samples are compared with
     held_out   real images that the model was not trained on, or None
-    rest       `real` without them, where it holds them
+    rest       places of the others in `real`, where it holds them; None where it does not
     data       what the model was trained on; None where only samples are compared
     remarks    sentences about how the pictures were read
     """
 
     real: Pictures
     held_out: Pictures | None
-    rest: Pictures
+    rest: Tensor | None = None
     fake: Pictures | None = None
     plan: SamplePlan | None = None
     data: Data | None = None
@@ -67,6 +73,7 @@ class Evaluation:
     subject: Subject
     fake: Pictures | None = None
     quality: Quality | None = None
+    copies: Copies | None = None
     anatomy: Anatomy | None = None
     result: dict[str, Any] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
@@ -103,37 +110,47 @@ def evaluate(
     """
     done = Evaluation(subject)
     seconds: dict[str, float] = {}
+    measured: dict[str, Any] = {}
     done.findings += subject.remarks
+    protocol: dict[str, Any] = {"real": dict(subject.real.about)}
+    if subject.held_out is not None:
+        protocol["held_out"] = dict(subject.held_out.about)
     if any(name in OF_SAMPLES for name in metrics):
         with _timed(seconds, "samples"):
             done.fake = subject.fake if subject.fake is not None else draw(subject, count, seed, batch, tell)
         require_enough(done.fake, "samples", FEWEST)
         require_enough(subject.real, "real images", FEWEST)
-    protocol: dict[str, Any] = {"real": dict(subject.real.about)}
-    if done.fake is not None:
         protocol["fake"] = dict(done.fake.about)
-    if subject.held_out is not None:
-        protocol["held_out"] = dict(subject.held_out.about)
-    measured: dict[str, Any] = {}
-    if done.fake is not None and any(name in QUALITY for name in metrics):
-        with _timed(seconds, "quality"):
-            extractor, why = choose(features, Wanted(subject.real, device, tell))
-            tell(why)
-            real = subject.real.spread(MOST_REAL)
-            done.quality = measure_quality(real, done.fake, subject.held_out, extractor, metrics, cache, tell)
-        protocol["features"] = extractor.to_json()
-        protocol["pixels"] = "uint8, before anything else"
-        protocol["real"]["compared"] = len(real)
-        measured |= done.quality.to_json()
-        done.findings += [why, *sentences(done.quality, extractor)]
-    if "anatomy" in metrics and subject.plan is not None and subject.data is not None:
-        with _timed(seconds, "anatomy"):
-            denoiser = subject.plan.model.denoiser
-            tell("The bounds of the loss, by noise level")
-            within = bounds(subject.data, denoiser.schedule)
-            done.anatomy = anatomy(denoiser, denoiser.schedule, subject.data, device, within, progress=tell)
-        measured["anatomy"] = done.anatomy.to_json()
-        done.findings += done.anatomy.advice()
+        with _timed(seconds, "features"):
+            looking = Looking.at(subject, done.fake, features, device, cache, tell)
+        protocol |= {"features": looking.extractor.to_json(), "pixels": "uint8, before anything else"}
+        protocol["real"]["compared"] = len(looking.real)
+        done.findings.append(looking.why)
+        if any(name in QUALITY for name in metrics):
+            with _timed(seconds, "distances"):
+                done.quality = looking.quality(metrics)
+            measured |= done.quality.to_json()
+            done.findings += sentences(done.quality, looking.extractor.dimensions)
+        if "memorization" in metrics:
+            with _timed(seconds, "memorization"):
+                done.copies = looking.copies()
+            measured["memorization"] = memorization_json(done.copies, done.fake, subject.real)
+            done.findings += done.copies.sentences()
+    if subject.plan is not None and subject.data is not None:
+        denoiser = subject.plan.model.denoiser
+        if "memorization" in metrics:
+            with _timed(seconds, "attraction"):
+                tell("Attraction to the training images, by noise level")
+                measured["memorization"]["attraction"] = attraction(
+                    denoiser, denoiser.schedule, subject.data, device
+                ).to_json()
+        if "anatomy" in metrics:
+            with _timed(seconds, "anatomy"):
+                tell("The bounds of the loss, by noise level")
+                within = bounds(subject.data, denoiser.schedule)
+                done.anatomy = anatomy(denoiser, denoiser.schedule, subject.data, device, within, progress=tell)
+            measured["anatomy"] = done.anatomy.to_json()
+            done.findings += done.anatomy.advice()
     done.result = {
         "format": FORMAT,
         "snowmelt": version("snowmelt"),
@@ -145,6 +162,83 @@ def evaluate(
         "seconds": seconds,
     }
     return done
+
+
+@dataclass(frozen=True, eq=False)
+class Looking:
+    """Samples and real images as one feature network sees them.
+
+    real  those of the subject's that samples are compared with by the network
+    """
+
+    subject: Subject
+    real: Pictures
+    fake: Pictures
+    extractor: Extractor
+    why: str
+    of_real: Tensor
+    of_fake: Tensor
+    cache: Cache
+    tell: Tell
+
+    @staticmethod
+    def at(subject: Subject, fake: Pictures, features: str, device: torch.device, cache: Cache, tell: Tell) -> Looking:
+        """Choose the network, and let it look."""
+        extractor, why = choose(features, Wanted(subject.real, device, tell))
+        real = subject.real.spread(MOST_REAL)
+        of_real = features_of_real(real, extractor, cache, tell)
+        tell(f"Features of {len(fake):,} samples")
+        of_fake = extractor.features(fake.batches())
+        return Looking(subject, real, fake, extractor, why, of_real, of_fake, cache, tell)
+
+    def quality(self, metrics: tuple[str, ...]) -> Quality:
+        """The distances."""
+        features = {"real": self.of_real, "fake": self.of_fake}
+        held_out = self.subject.held_out
+        if held_out is not None and len(held_out) >= FEWEST_OF_FLOOR:
+            features["held_out"] = self._features(held_out.spread(len(self.fake)))
+        return measure_quality(self.real, self.fake, features, self.extractor.dimensions, metrics, self.tell)
+
+    def copies(self) -> Copies:
+        """Which samples may be copies."""
+        subject, fake, real = self.subject, self.fake, self.subject.real
+        held_out = None if subject.held_out is None else subject.held_out.spread(NULL)
+        of_held_out = torch.zeros(0, self.extractor.dimensions)
+        shown_held_out = torch.zeros(0, *fake.shape)
+        if held_out is not None:
+            of_held_out = self._features(held_out)
+            shown_held_out = to_network(held_out.images[:], held_out.value_range)
+        features = None
+        if len(self.real) == len(real):
+            features = Features(self.of_fake, self.of_real, of_held_out)
+        return find_copies(
+            to_network(fake.images[:], fake.value_range),
+            shown_held_out,
+            real.images,
+            real.value_range,
+            features,
+            subject.rest,
+            lambda done, total: self.tell(f"Looking for copies of {len(real):,} images: {done / total:.0%}"),
+        )
+
+    def _features(self, pictures: Pictures) -> Tensor:
+        return features_of_real(pictures, self.extractor, self.cache, self.tell)
+
+
+def memorization_json(copies: Copies, fake: Pictures, real: Pictures) -> dict[str, Any]:
+    """Plain values, with names in place of numbers."""
+    suspected = [
+        {
+            "sample": fake.named(each.sample),
+            "train": real.named(each.training),
+            "distance": each.distance,
+            "ratio": each.ratio,
+            "transformation": str(each.transformation),
+            "by": list(each.by),
+        }
+        for each in copies.suspected
+    ]
+    return {**copies.to_json(), "suspected": suspected}
 
 
 def about_model(model: Model) -> dict[str, Any]:

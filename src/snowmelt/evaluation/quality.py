@@ -6,14 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from snowmelt.data.cache import Cache
 from snowmelt.data.images import evenly_spaced
 from snowmelt.evaluation.estimate import Estimate
-from snowmelt.evaluation.features.choice import features_of_real
-from snowmelt.evaluation.features.extractor import Extractor
 from snowmelt.evaluation.frechet import frechet_at_infinity, frechet_estimate, moments
 from snowmelt.evaluation.kernel import KernelDistance, kernel_distance, kernel_estimate
 from snowmelt.evaluation.manifold import NEIGHBOURS_DC, Manifold, manifold_metrics
@@ -51,14 +47,13 @@ class Kernel:
 class Quality:
     """What was asked for of it.
 
-    reals, fakes, held_out  how many images there were of each
+    reals, fakes  how many images there were of each
     balls     how many of each of the first two precision, recall, density and coverage are of
     by_class  class name -> metric -> value
     """
 
     reals: int
     fakes: int
-    held_out: int
     frechet: Frechet | None
     kernel: Kernel | None
     manifold: Manifold | None
@@ -106,53 +101,40 @@ def _json(estimate: Estimate | None) -> dict[str, Any] | None:
 def measure_quality(
     real: Pictures,
     fake: Pictures,
-    held_out: Pictures | None,
-    extractor: Extractor,
+    features: dict[str, Tensor],
+    dimensions: int,
     metrics: tuple[str, ...],
-    cache: Cache,
     tell: Callable[[str], None],
 ) -> Quality:
-    """Compare samples with real pictures, and held-out real pictures with them, by one network's features.
+    """Compare samples with real pictures, and held-out real pictures with them, by their features.
 
-    metrics  of fd, kid, prdc
+    features  of "real" and "fake" pictures and, where there are enough, of "held_out" ones: [n, dimensions]
+    metrics   of fd, kid, prdc
     """
-    real_features = torch.from_numpy(features_of_real(real, extractor, cache, tell))
-    tell(f"Features of {len(fake):,} samples")
-    fake_features = extractor.features(fake.batches())
-    floor_features = None
-    if held_out is not None and len(held_out) >= FEWEST:
-        floor_features = torch.from_numpy(features_of_real(held_out.spread(len(fake)), extractor, cache, tell))
+    of_real, of_fake, floor = features["real"], features["fake"], features.get("held_out")
     frechet = kernel = manifold = None
     if FRECHET in metrics:
         tell("Frechet distance")
-        distance = frechet_estimate(real_features, fake_features)
+        distance = frechet_estimate(of_real, of_fake)
         frechet = Frechet(
             distance,
-            frechet_at_infinity(fake_features, moments(real_features), distance),
-            None if floor_features is None else frechet_estimate(real_features, floor_features),
-            min(len(real), len(fake)) <= extractor.dimensions,
+            frechet_at_infinity(of_fake, moments(of_real), distance),
+            None if floor is None else frechet_estimate(of_real, floor),
+            min(len(real), len(fake)) <= dimensions,
         )
     if KERNEL in metrics:
         tell("Kernel distance")
         kernel = Kernel(
-            kernel_estimate(fake_features, real_features),
-            kernel_distance(fake_features, real_features),
-            None if floor_features is None else kernel_estimate(floor_features, real_features),
+            kernel_estimate(of_fake, of_real),
+            kernel_distance(of_fake, of_real),
+            None if floor is None else kernel_estimate(floor, of_real),
         )
     balls = min(len(real), len(fake), BALLS)
     if MANIFOLD in metrics and balls > NEIGHBOURS_DC:
         tell("Precision, recall, density, coverage")
-        manifold = manifold_metrics(*(each[evenly_spaced(len(each), balls)] for each in (real_features, fake_features)))
-    return Quality(
-        len(real),
-        len(fake),
-        0 if held_out is None else len(held_out),
-        frechet,
-        kernel,
-        manifold,
-        balls,
-        _by_class(real, real_features, fake, fake_features, metrics),
-    )
+        manifold = manifold_metrics(*(each[evenly_spaced(len(each), balls)] for each in (of_real, of_fake)))
+    by_class = _by_class(real, of_real, fake, of_fake, metrics)
+    return Quality(len(real), len(fake), frechet, kernel, manifold, balls, by_class)
 
 
 def _by_class(
@@ -179,7 +161,7 @@ def _by_class(
     return result
 
 
-def sentences(quality: Quality, extractor: Extractor) -> list[str]:
+def sentences(quality: Quality, dimensions: int) -> list[str]:
     """What a reader must know of these numbers."""
     real, fake = quality.reals, quality.fakes
     found = []
@@ -188,10 +170,10 @@ def sentences(quality: Quality, extractor: Extractor) -> list[str]:
     if quality.frechet is not None:
         if quality.frechet.rank_lacks:
             found.append(
-                f"Fewer images ({real:,} real, {fake:,} samples) than the {extractor.dimensions:,} features: the "
+                f"Fewer images ({real:,} real, {fake:,} samples) than the {dimensions:,} features: the "
                 "Frechet distance is finite, but mostly bias. Compare the kernel distance (kid), or take more"
             )
-        elif fake < 10 * extractor.dimensions:
+        elif fake < 10 * dimensions:
             found.append(
                 f"The Frechet distance of {fake:,} samples is biased upwards: compare it only with one of as many, or "
                 "take the value at infinity, or the kernel distance"

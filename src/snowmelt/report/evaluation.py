@@ -13,13 +13,15 @@ import torch
 from snowmelt.base.files import atomic_file, disk_errors, free_name, write_text
 from snowmelt.evaluation.estimate import Estimate
 from snowmelt.evaluation.evaluate import Evaluation
+from snowmelt.evaluation.gallery import copies_gallery
+from snowmelt.image.codec import to_network
 from snowmelt.image.grid import image_grid
 from snowmelt.image.png import save_png
 from snowmelt.report.anatomy import draw_anatomy
 
 WIDTH = 38  # of the names of what was measured
 FOLDER = "eval"
-SAMPLES = "samples"  # what pictures beside a result are called
+SAMPLES, COPIES, ANATOMY = "samples", "copies", "anatomy"  # what pictures beside a result are called
 ON_GRID = 64
 UNFIT = re.compile(r"[^\w.+=@-]+")  # what a file's name should not hold
 Result = dict[str, Any]
@@ -46,7 +48,8 @@ def compared(result: Result) -> str:
 
 def measured(result: Result) -> Rows:
     """(what, its value in words), for a terminal and for a page."""
-    return [*_frechet(result), *_kernel(result), *_manifold(result), *_classes(result), *_fit(result)]
+    parts = (_frechet, _kernel, _manifold, _classes, _copies, _fit)
+    return [row for part in parts for row in part(result)]
 
 
 def _frechet(result: Result) -> Rows:
@@ -92,6 +95,19 @@ def _classes(result: Result) -> Rows:
     ]
 
 
+def _copies(result: Result) -> Rows:
+    if "memorization" not in result:
+        return []
+    found = result["memorization"]
+    null = f"held-out images: {found['held_out_suspected']:,} of {found['held_out']:,}"
+    return [
+        (
+            "Suspected copies",
+            f"{len(found['suspected']):,} of {found['samples']:,} ({null if found['held_out'] else 'none held out'})",
+        )
+    ]
+
+
 def _fit(result: Result) -> Rows:
     known = [value for value in result["anatomy"]["fit"] if value is not None] if "anatomy" in result else []
     return [("Fit between the bounds, by noise level", f"{min(known):.0%} to {max(known):.0%}")] if known else []
@@ -128,8 +144,13 @@ def write_pictures(evaluation: Evaluation, path: Path) -> list[Path]:
         shown = evaluation.fake.take(torch.arange(min(ON_GRID, len(evaluation.fake))))[:, :3]
         written.append(picture_of(path, SAMPLES))
         save_png(written[-1], image_grid(shown))
+    if evaluation.copies is not None and evaluation.fake is not None:
+        fake, real = evaluation.fake, evaluation.subject.real
+        samples = to_network(fake.images[:], fake.value_range)
+        written.append(picture_of(path, COPIES))
+        save_png(written[-1], copies_gallery(samples, real.images, real.value_range, evaluation.copies.nearest))
     if evaluation.anatomy is not None:
-        written.append(picture_of(path, "anatomy"))
+        written.append(picture_of(path, ANATOMY))
         with atomic_file(written[-1]) as temporary:
             temporary.write_bytes(draw_anatomy(evaluation.anatomy))
     return written

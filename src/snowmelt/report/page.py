@@ -13,7 +13,7 @@ from snowmelt.base.files import quoted, write_text
 from snowmelt.evaluation.anatomy import Anatomy
 from snowmelt.report.anatomy import draw_anatomy
 from snowmelt.report.curves import WORDS, draw_losses
-from snowmelt.report.evaluation import FOLDER, SAMPLES, compared, measured, picture_of
+from snowmelt.report.evaluation import COPIES, FOLDER, SAMPLES, compared, measured, picture_of
 from snowmelt.report.html import bullets, command, figure, folded, heading, page, paragraph, strip, table
 from snowmelt.training.config import TrainConfig, load_config
 from snowmelt.training.metrics import read_metrics
@@ -21,6 +21,11 @@ from snowmelt.training.progress import duration
 from snowmelt.training.run import CONFIG, METRICS
 
 PREVIEWS = 8  # that are shown
+SUSPECTS = 20  # that are named
+COPIES_WORDS = (
+    "The samples that are nearest to a training image, beside it, mirrored and moved as it was found. The ratio is the "
+    "distance to it over that to others nearby: 0 is the same picture, 1 is no nearer than others."
+)
 PAGE = "report.html"
 QUALITY = ("fd", "kid", "prdc")
 ANATOMY_WORDS = (
@@ -73,6 +78,7 @@ def write_run_page(run: Path, grid: Path | None = None, findings: Sequence[tuple
         paragraph(_about(read), "about"),
         *_samples(read, grid),
         *_quality(read, findings),
+        *_copies(read),
         *_anatomy(read),
         *_training(read),
         *_previews(read),
@@ -119,9 +125,18 @@ def _quality(run: Run, findings: Sequence[tuple[str, str]]) -> list[str]:
         *parts,
         paragraph(f"{compared(result)}. After ± stand two standard errors."),
         table(measured(result)),
-        bullets([each for each in result["findings"] if each not in result.get("anatomy", {}).get("advice", ())]),
+        bullets(_of_distances(result)),
         paragraph(_protocol(path, result), "protocol"),
     ]
+
+
+def _of_distances(result: dict[str, Any]) -> list[str]:
+    """The findings that are not said in a section of their own."""
+    elsewhere = [
+        *result.get("anatomy", {}).get("advice", ()),
+        *result.get("memorization", {}).get("sentences", ()),
+    ]
+    return [each for each in result["findings"] if each not in elsewhere]
 
 
 def _protocol(path: Path, result: dict[str, Any]) -> str:
@@ -131,6 +146,24 @@ def _protocol(path: Path, result: dict[str, Any]) -> str:
         f"{features['sha256'][:16]}..., {features['dimensions']:,} numbers; resized: {features['resize']}; "
         f"{features['remark']}. Pixels: {result['protocol']['pixels']}."
     )
+
+
+def _copies(run: Run) -> list[str]:
+    found = run.newest("memorization")
+    if found is None:
+        return []
+    path, result = found
+    memorization, picture = result["memorization"], picture_of(path, COPIES)
+    parts = [heading("Copies of training images"), bullets(memorization["sentences"])]
+    if memorization["suspected"]:
+        rows = [
+            (each["sample"], f"{each['train']} ({each['transformation']}), {each['ratio']:.2f} of the way to others")
+            for each in memorization["suspected"][:SUSPECTS]
+        ]
+        parts.append(table(rows))
+    if picture.is_file():
+        parts.append(figure(picture.read_bytes(), COPIES_WORDS))
+    return parts
 
 
 def _anatomy(run: Run) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import torch
+
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import FINGERPRINT, load_data
@@ -47,7 +49,7 @@ def judged_model(
             fake, size=(spec.height, spec.width), channels=spec.channels, one_size=True, progress=progress
         )
         remarks += notes
-    return Subject(training, held_out, training, samples, plan, data, tuple(remarks))
+    return Subject(training, held_out, None, samples, plan, data, tuple(remarks))
 
 
 def judged_samples(real: str, fake: str, progress: Progress | None = None) -> Subject:
@@ -56,7 +58,9 @@ def judged_samples(real: str, fake: str, progress: Progress | None = None) -> Su
     channels, *size = samples.shape
     everything, notes = read_pictures(real, size=(size[0], size[1]), channels=channels, progress=progress)
     data = load_data(real, size=(size[0], size[1]), channels=channels, holdout=HOLDOUT)
-    rest = of_split(data, data.training, "training")
+    rest = None
+    if len(data.training.images) < len(everything):  # no official test split: held-out images are among the real ones
+        rest = torch.searchsorted(everything.images.rows, data.training.images.rows)
     return Subject(everything, _held_out(data), rest, samples, remarks=(*remarks, *notes))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import disk_errors
@@ -112,7 +113,7 @@ def choose(name: str, wanted: Wanted) -> tuple[Extractor, str]:
     )
 
 
-def features_of_real(real: Pictures, extractor: Extractor, cache: Cache, tell: Callable[[str], None]) -> np.ndarray:
+def features_of_real(real: Pictures, extractor: Extractor, cache: Cache, tell: Callable[[str], None]) -> Tensor:
     """The features of real pictures, float32 [n, d], which are kept by the content of both."""
     key = hashlib.sha256(json.dumps([FORMAT, real.digest(), extractor.digest]).encode()).hexdigest()[:32]
 
@@ -123,4 +124,4 @@ def features_of_real(real: Pictures, extractor: Extractor, cache: Cache, tell: C
     def damaged(path: Path) -> None:
         tell(f"The kept features of {real.about['data']} were damaged ({path}): they are computed anew")
 
-    return cache.arrays(f"features-{key}", make, damaged)["features"]
+    return torch.from_numpy(cache.arrays(f"features-{key}", make, damaged)["features"])
