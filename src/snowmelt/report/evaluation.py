@@ -169,5 +169,7 @@ def default_path(result: Result, model: Path | None) -> Path:
         parts.append(protocol["features"]["name"])
     if fake is not None:
         parts.append(f"n{fake['images']}")
-    name = UNFIT.sub("-", "-".join(parts)) or "result"
+    if fake is None:
+        parts += [metric for metric in ("nll", "anatomy") if metric in result]
+    name = UNFIT.sub("-", "-".join(parts))
     return (Path(FOLDER) if model is None else model / FOLDER) / f"{name}.json"
