@@ -11,8 +11,8 @@ import torch
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import FINGERPRINT, load_data
-from snowmelt.evaluation.evaluate import Subject
 from snowmelt.evaluation.pictures import Pictures, of_split, read_pictures
+from snowmelt.evaluation.subject import Subject
 from snowmelt.sampling.plan import SamplePlan
 from snowmelt.training.config import DataConfig, load_config
 from snowmelt.training.run import CONFIG
