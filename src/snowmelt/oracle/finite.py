@@ -54,7 +54,7 @@ class FiniteData:
 
     def _log_joints(self, x: Tensor, level: Level, cond: Condition | None) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of images [m, N] float64 and -|x - alpha image|^2/(2 sigma^2) [B, m], -inf for other classes."""
-        flat = x.detach().cpu().double().flatten(1)
+        flat = x.cpu().double().flatten(1)
         # At a clean level the nearest image has all the weight; a tiny sigma says the same without dividing by zero.
         spread = level.sigma.clamp(min=1e-150)[:, None]
         wanted = self._wanted(cond)
