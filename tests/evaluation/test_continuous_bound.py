@@ -90,6 +90,32 @@ def test_draws_follow_the_density_they_claim():
     assert float((1 / density).mean()) == pytest.approx(8, rel=1e-3)
 
 
+def test_the_pilot_shows_where_to_draw_and_lends_no_draw_of_its_own(subject):
+    """A denoiser that says zero loses |x_0|^2 SNR/2, whatever the noise: its root mean square rises with the SNR."""
+    x_0 = torch.ones(64, 3, dtype=torch.float64)
+    seen = []
+
+    def nothing(x, level, cond=None):
+        seen.extend(((x - x_0[: len(x)]) / level.sigma[:, None])[:, 0].tolist())
+        return torch.zeros_like(x)
+
+    measured = subject(nothing, x_0)
+    at_first = reconstruction(measured)
+    seen.clear()
+    found = continuous_bound(measured, at_first, draws=64)
+    assert len(seen) == 32 * 32 + 64 * 64
+    assert len({round(number, 9) for number in seen}) > 0.999 * len(seen)
+    width = math.log(80 / 0.002) / 16
+    shares = found.proposal.shares - 0.1 / 32
+    torch.testing.assert_close(
+        shares[-4:] / shares[-5:-1], torch.full((4,), math.exp(width)).double(), rtol=0.2, atol=0
+    )
+    # 3 int SNR/2 d log-SNR = 3 (SNR_1 - SNR_T)/2; with a draw in each part of equal mass little is left to chance.
+    whole = 1.5 * (0.002**-2 - 80**-2)
+    torch.testing.assert_close(found.diffusion.mean(), torch.tensor(whole).double(), rtol=2e-3, atol=0)
+    assert float(found.diffusion.std()) < 0.01 * whole
+
+
 def test_the_discrete_bound_comes_near_it_as_levels_grow(known, subject):
     data = known("mixture", 4096)
     measured = subject(data.denoiser, data.x_0)

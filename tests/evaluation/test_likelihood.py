@@ -113,6 +113,8 @@ def test_the_parts_add_up_and_everything_is_written_down(lattice):
     assert found.over_flow.mean == pytest.approx(found.discrete.mean - found.flow.mean)
     assert found.continuous_over_flow.mean == pytest.approx(found.continuous.mean - found.flow.mean)
     assert found.over_continuous.mean == pytest.approx(found.discrete.mean - found.continuous.mean)
+    half = likelihood(oracle, EDM, x_0, batch=128, **{**FEW, "draws": 1, "steps": FEW["steps"] // 2})
+    assert found.discretisation.mean == pytest.approx(found.flow.mean - half.flow.mean)
     written = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert written["discrete"]["mean"] == found.discrete.mean
     assert written["measurement"]["noise_levels"] == 400
