@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 SURE = 2  # standard errors on each side of a printed range: some 95 %
 
 
@@ -16,6 +18,16 @@ class Estimate:
     value: float
     standard_error: float
 
+    @staticmethod
+    def of(values: Tensor) -> Estimate:
+        """The mean of independent values [n], n >= 2."""
+        values = values.double()
+        return Estimate(float(values.mean()), float(values.std()) / len(values) ** 0.5)
+
+    def times(self, factor: float) -> Estimate:
+        """In another unit."""
+        return Estimate(factor * self.value, abs(factor) * self.standard_error)
+
     @property
     def interval(self) -> tuple[float, float]:
         """Where the truth lies in 95 of 100 cases."""
@@ -25,7 +37,14 @@ class Estimate:
     @property
     def lost_in_noise(self) -> bool:
         """Whether the truth may be 0: what is measured here is never less."""
-        return not self.value > SURE * self.standard_error
+        return not self.beyond(SURE)
+
+    def beyond(self, errors: float) -> bool:
+        """Whether it lies above 0 by more than so many standard errors."""
+        return self.value > errors * self.standard_error
+
+    def __str__(self) -> str:
+        return self.text()
 
     def text(self, digits: int = 3) -> str:
         """1.234 ± 0.056; a range where the value cannot be told from 0."""
@@ -37,10 +56,10 @@ class Estimate:
         return f"{_number(self.value, digits)} ± {_number(SURE * self.standard_error, 2)}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; None for an error that is not known."""
+        """Plain values; None for what is not known."""
         known = math.isfinite(self.standard_error)
         return {
-            "value": self.value,
+            "value": self.value if math.isfinite(self.value) else None,
             "standard_error": self.standard_error if known else None,
             "interval_95": list(self.interval) if known else None,
             "told_from_0": not self.lost_in_noise if known else None,

@@ -53,12 +53,9 @@ def manifold_metrics(real: Tensor, fake: Tensor) -> Manifold:
         inside = distances <= real_radii[1]
         balls[part] = inside.double().sum(1)
         covered |= inside.any(0)
-    return Manifold(_mean(in_real), _mean(recalled), _mean(balls / NEIGHBOURS_DC), _mean(covered))
-
-
-def _mean(values: Tensor) -> Estimate:
-    values = values.double()
-    return Estimate(float(values.mean()), float(values.std()) / len(values) ** 0.5)
+    return Manifold(
+        Estimate.of(in_real), Estimate.of(recalled), Estimate.of(balls / NEIGHBOURS_DC), Estimate.of(covered)
+    )
 
 
 def _radii(features: Tensor, neighbours: tuple[int, ...]) -> list[Tensor]:

@@ -63,7 +63,7 @@ class FiniteData:
         """Chunks of images [m, N] float64, their squares [m] and -|x - alpha image|^2/(2 sigma^2) [B, m]; the last is
         -inf for other classes.
         """
-        flat = x.detach().cpu().double().flatten(1)
+        flat = x.cpu().double().flatten(1)
         # At a clean level the nearest image has all the weight; a tiny sigma says the same without dividing by zero.
         spread = level.sigma.clamp(min=1e-150)[:, None]
         wanted = self._wanted(cond)

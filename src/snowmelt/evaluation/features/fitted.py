@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from snowmelt.evaluation.features.network import DIMENSIONS, FeatureNetwork, eight_bits, frozen, seeded
 
-STEPS, PAIRS, RATE = 500, 128, 0.002
+STEPS, PAIRS, RATE = 400, 96, 0.002
 TEMPERATURE = 0.2
 PROJECTION = 64  # dimensions in which cut-outs are compared, and which are thrown away afterwards
 SMALLEST = 0.6  # side of a cut-out, of the picture's
