@@ -14,7 +14,7 @@ from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.cache import open_cache
 from snowmelt.data.pipeline import load_data
-from snowmelt.evaluation.evaluate import FEWEST, Evaluation, check_metrics
+from snowmelt.evaluation.evaluate import FEWEST, NLL_IMAGES, Evaluation, check_metrics
 from snowmelt.evaluation.evaluate import evaluate as measure
 from snowmelt.image.codec import to_network, to_source
 from snowmelt.model.asked import ask
@@ -115,6 +115,7 @@ def evaluate(
     metrics: Sequence[str] = (),
     features: str = "auto",
     n: int = 1000,
+    nll_images: int = NLL_IMAGES,
     sampler: str | Tableau | None = None,
     steps: int | None = None,
     options: dict[str, Any] | None = None,
@@ -132,6 +133,7 @@ def evaluate(
     real      images as for `train`
     fake      samples instead of `n` that are drawn: a folder, an archive, an array
     metrics   of fd, kid, prdc, memorization, nll, anatomy; by default all that can be had
+    nll_images  of which the likelihood is measured
     features  auto, grey28, inception, dinov2, fitted, or a file of weights
     tell, reading  called with what is being done, and with (done, total) while images are read
     Raises SnowmeltError where something does not exist or cannot be compared.
@@ -142,6 +144,8 @@ def evaluate(
     named_fake = None if fake is None else str(fake)
     if n < FEWEST:
         raise SnowmeltError(f"-n {n} is out of range.", f"Expected at least {FEWEST} samples.")
+    if nll_images < FEWEST:
+        raise SnowmeltError(f"--nll-images {nll_images} is out of range.", f"Expected at least {FEWEST}.")
     if model is not None:
         loaded = load_model(Path(model), weights, chosen)
         plan = plan_sampling(loaded, sampler=sampler, steps=steps, options=options, guidance=guidance)
@@ -160,6 +164,7 @@ def evaluate(
         count=n,
         seed=seed,
         batch=batch,
+        nll_images=nll_images,
         device=chosen,
         cache=open_cache(),
         tell=tell or (lambda _: None),

@@ -47,7 +47,8 @@ OPTIONS = {
         *("--batch", "--device", "--overwrite"),
     ],
     "eval": [
-        *("--model", "--real", "--fake", "--metrics", "--features", "-n", "--count", "--sampler", "--steps", "--set"),
+        *("--model", "--real", "--fake", "--metrics", "--features", "-n", "--count", "--nll-images"),
+        *("--sampler", "--steps", "--set"),
         *("--guidance", "--seed", "--weights", "--batch", "--device", "--out", "--json"),
     ],
     "sampler list": ["--json"],

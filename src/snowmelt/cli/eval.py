@@ -20,6 +20,7 @@ def evaluate(
     metrics: str | None = None,
     features: str = "auto",
     count: Annotated[Whole, Parameter(name=("-n", "--count"))] = 1000,
+    nll_images: Whole = 128,
     sampler: str | None = None,
     steps: Whole | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
@@ -50,6 +51,8 @@ def evaluate(
         real images at hand), or a file of weights.
     count
         Samples that are drawn.
+    nll_images
+        Images whose likelihood is measured: its error falls with the root of their number, its time grows with it.
     sampler
         A sampler's name or a table as JSON. Default: the model's own.
     steps
@@ -92,6 +95,7 @@ def evaluate(
             metrics=[name.strip() for name in metrics.split(",")] if metrics else [],
             features=features,
             n=count,
+            nll_images=nll_images,
             sampler=table or sampler,
             steps=steps,
             options=parse_options(list(set_)),

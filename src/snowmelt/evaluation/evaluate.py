@@ -13,13 +13,17 @@ import torch
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.cache import Cache
+from snowmelt.data.images import evenly_spaced
 from snowmelt.evaluation.anatomy import Anatomy, anatomy, bounds
 from snowmelt.evaluation.attraction import attraction
+from snowmelt.evaluation.likelihood.agreement import Likelihood
+from snowmelt.evaluation.likelihood.measure import likelihood
 from snowmelt.evaluation.looking import Looking
 from snowmelt.evaluation.memorization import Copies
 from snowmelt.evaluation.pictures import Pictures, require_enough
 from snowmelt.evaluation.quality import Quality, sentences
 from snowmelt.evaluation.subject import Subject, Tell, draw
+from snowmelt.image.codec import ValueRange, to_network
 from snowmelt.model.bundle import Model
 
 FORMAT = 1  # of the result
@@ -27,6 +31,7 @@ QUALITY = ("fd", "kid", "prdc")
 OF_SAMPLES = (*QUALITY, "memorization")
 OF_MODELS = ("nll", "anatomy")
 METRICS = (*OF_SAMPLES, *OF_MODELS)
+NLL_IMAGES = 128
 FEWEST = 2  # pictures of each kind that have a covariance
 
 
@@ -38,6 +43,7 @@ class Evaluation:
     fake: Pictures | None = None
     quality: Quality | None = None
     copies: Copies | None = None
+    likelihood: Likelihood | None = None
     anatomy: Anatomy | None = None
     result: dict[str, Any] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
@@ -62,6 +68,7 @@ def evaluate(
     count: int = 1000,
     seed: int = 0,
     batch: int = 64,
+    nll_images: int = NLL_IMAGES,
     device: torch.device,
     cache: Cache,
     tell: Tell,
@@ -70,6 +77,7 @@ def evaluate(
 
     features  a network's name or its file
     count     samples that are drawn of a model
+    nll_images  images whose likelihood is measured
     Raises SnowmeltError where a metric cannot be had.
     """
     done = Evaluation(subject)
@@ -108,6 +116,12 @@ def evaluate(
                 measured["memorization"]["attraction"] = attraction(
                     denoiser, denoiser.schedule, subject.data, device
                 ).to_json()
+        if "nll" in metrics:
+            with _timed(seconds, "nll"):
+                done.likelihood, about = bits_per_dimension(subject, nll_images, seed, device, tell)
+            protocol["likelihood"] = about
+            measured["nll"] = done.likelihood.to_json()
+            done.findings += done.likelihood.findings()
         if "anatomy" in metrics:
             with _timed(seconds, "anatomy"):
                 tell("The bounds of the loss, by noise level")
@@ -142,6 +156,35 @@ def memorization_json(copies: Copies, fake: Pictures, real: Pictures) -> dict[st
         for each in copies.suspected
     ]
     return {**copies.to_json(), "suspected": suspected}
+
+
+def bits_per_dimension(
+    subject: Subject, count: int, seed: int, device: torch.device, tell: Tell
+) -> tuple[Likelihood, dict[str, Any]]:
+    """The likelihood of held-out images, or of training images where none are held out; and which images they are."""
+    assert subject.plan is not None
+    assert subject.data is not None
+    data, denoiser = subject.data, subject.plan.model.denoiser
+    held_out = len(data.holdout.images) >= FEWEST
+    split = data.holdout if held_out else data.training
+    pixels, cond = split.take(evenly_spaced(len(split.images), count), data.conditions)
+    x_0 = to_network(pixels, data.value_range)
+    found = likelihood(
+        denoiser,
+        denoiser.schedule,
+        x_0,
+        cond,
+        levels=pixel_levels(data.value_range),
+        device=device,
+        seed=seed,
+        progress=tell,
+    )
+    return found, {"split": "held-out" if held_out else "training", "images": len(x_0)}
+
+
+def pixel_levels(value_range: ValueRange) -> int | None:
+    """How many values a stored pixel can have between the range's ends; None where it may have any."""
+    return None if value_range.dtype == "float32" else round(value_range.high - value_range.low) + 1
 
 
 def about_model(model: Model) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from snowmelt.image.codec import to_network
 from snowmelt.image.grid import image_grid
 from snowmelt.image.png import save_png
 from snowmelt.report.anatomy import draw_anatomy
+from snowmelt.report.rate import draw_rate
 
 WIDTH = 38  # of the names of what was measured
 FOLDER = "eval"
-SAMPLES, COPIES, ANATOMY = "samples", "copies", "anatomy"  # what pictures beside a result are called
+SAMPLES, COPIES, RATE, ANATOMY = "samples", "copies", "rate", "anatomy"  # what pictures beside a result are called
 ON_GRID = 64
 UNFIT = re.compile(r"[^\w.+=@-]+")  # what a file's name should not hold
 Result = dict[str, Any]
@@ -48,7 +49,7 @@ def compared(result: Result) -> str:
 
 def measured(result: Result) -> Rows:
     """(what, its value in words), for a terminal and for a page."""
-    parts = (_frechet, _kernel, _manifold, _classes, _copies, _fit)
+    parts = (_frechet, _kernel, _manifold, _classes, _copies, _likelihood, _fit)
     return [row for part in parts for row in part(result)]
 
 
@@ -108,6 +109,32 @@ def _copies(result: Result) -> Rows:
     ]
 
 
+def _likelihood(result: Result) -> Rows:
+    if "nll" not in result:
+        return []
+    found, of = result["nll"], result["protocol"]["likelihood"]
+    unit = "bits/dim" if found["measurement"]["levels"] else "bits/dim of a density"
+    return [
+        (f"Likelihood of {of['images']:,} {of['split']} images, {unit}", _text(found["flow"])),
+        ("  discrete variational bound", _text(found["discrete"])),
+        ("  continuous variational bound", _text(found["continuous"])),
+    ]
+
+
+def likelihood_rows(nll: Result) -> Rows:
+    """The three values, and the bounds taken apart."""
+    rows = [("Probability flow, bits/dim", _text(nll["flow"]))]
+    for kind, between in (("discrete", "the steps between"), ("continuous", "the integral between")):
+        parts = nll[f"{kind}_parts"]
+        rows += [
+            (f"{kind.capitalize()} variational bound", _text(nll[kind])),
+            ("  noisiest level (L_T)", _text(parts["prior"])),
+            (f"  {between}", _text(parts["diffusion"])),
+            ("  last step to pixels (L_0)", _text(parts["reconstruction"])),
+        ]
+    return rows
+
+
 def _fit(result: Result) -> Rows:
     known = [value for value in result["anatomy"]["fit"] if value is not None] if "anatomy" in result else []
     return [("Fit between the bounds, by noise level", f"{min(known):.0%} to {max(known):.0%}")] if known else []
@@ -149,6 +176,10 @@ def write_pictures(evaluation: Evaluation, path: Path) -> list[Path]:
         samples = to_network(fake.images[:], fake.value_range)
         written.append(picture_of(path, COPIES))
         save_png(written[-1], copies_gallery(samples, real.images, real.value_range, evaluation.copies.nearest))
+    if evaluation.likelihood is not None:
+        written.append(picture_of(path, RATE))
+        with atomic_file(written[-1]) as temporary:
+            temporary.write_bytes(draw_rate(evaluation.likelihood.to_json()))
     if evaluation.anatomy is not None:
         written.append(picture_of(path, ANATOMY))
         with atomic_file(written[-1]) as temporary:

@@ -13,8 +13,10 @@ from snowmelt.base.files import quoted, write_text
 from snowmelt.evaluation.anatomy import Anatomy
 from snowmelt.report.anatomy import draw_anatomy
 from snowmelt.report.curves import WORDS, draw_losses
-from snowmelt.report.evaluation import COPIES, FOLDER, SAMPLES, compared, measured, picture_of
+from snowmelt.report.evaluation import COPIES, FOLDER, SAMPLES, compared, likelihood_rows, measured, picture_of
 from snowmelt.report.html import bullets, command, figure, folded, heading, page, paragraph, strip, table
+from snowmelt.report.rate import WORDS as RATE_WORDS
+from snowmelt.report.rate import draw_rate
 from snowmelt.training.config import TrainConfig, load_config
 from snowmelt.training.metrics import read_metrics
 from snowmelt.training.progress import duration
@@ -80,6 +82,7 @@ def write_run_page(run: Path, grid: Path | None = None, findings: Sequence[tuple
         *_quality(read, findings),
         *_copies(read),
         *_anatomy(read),
+        *_likelihood(read),
         *_training(read),
         *_previews(read),
         *_data(read),
@@ -135,6 +138,7 @@ def _of_distances(result: dict[str, Any]) -> list[str]:
     elsewhere = [
         *result.get("anatomy", {}).get("advice", ()),
         *result.get("memorization", {}).get("sentences", ()),
+        *result.get("nll", {}).get("findings", ()),
     ]
     return [each for each in result["findings"] if each not in elsewhere]
 
@@ -164,6 +168,25 @@ def _copies(run: Run) -> list[str]:
     if picture.is_file():
         parts.append(figure(picture.read_bytes(), COPIES_WORDS))
     return parts
+
+
+def _likelihood(run: Run) -> list[str]:
+    found = run.newest("nll")
+    if found is None:
+        return []
+    _, result = found
+    nll, of = result["nll"], result["protocol"]["likelihood"]
+    return [
+        heading("Likelihood"),
+        paragraph(
+            f"Of {of['images']:,} {of['split']} images; decoder: {nll['measurement']['decoder']}; dequantisation: "
+            f"{nll['measurement']['dequantisation']}.",
+            "protocol",
+        ),
+        table(likelihood_rows(nll)),
+        bullets(nll["findings"]),
+        figure(draw_rate(nll), RATE_WORDS, plot=True),
+    ]
 
 
 def _anatomy(run: Run) -> list[str]:
