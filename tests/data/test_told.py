@@ -177,6 +177,19 @@ def test_the_whole_way_from_training_to_a_sample(folder, minimal, capsys):
     assert {row["class"] for row in rows} == {"b"}
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pairs_of_other_channels_than_the_images_are_shown_beside_them(folder, minimal, channels):
+    arguments = ["--preset", minimal, "--steps", "1", "--channels", channels, "--cond-image", folder / "pairs"]
+    for path in (folder / "pairs").rglob("*.bmp"):
+        Image.open(path).convert("L" if channels == 3 else "RGB").save(path)
+    out = folder / "run"
+    assert run([str(text) for text in ("train", folder / "data", "--out", out, *arguments)]) == 0
+    (shown,) = (out / "previews").iterdir()
+    width, height = Image.open(shown).size
+    assert width == 3 * height + 2 * 8
+    assert "on the left what they are made from, then" in (out / "report.html").read_text()
+
+
 def test_what_is_asked_for_changes_the_sample(folder, minimal):
     out = api.train(
         folder / "data",

@@ -16,7 +16,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.files import FolderFiles
 from snowmelt.data.items import Items, Source, Target, UnreadableError
 from snowmelt.data.sources import open_source
-from snowmelt.data.sources.beside import TABLES, Row, file_name, read_table
+from snowmelt.data.sources.beside import TABLES, Row, file_name, is_table, read_table
 from snowmelt.data.split import Rows
 from snowmelt.image.codec import to_network
 from snowmelt.model.bundle import ImageSpec
@@ -72,7 +72,7 @@ def read_values(way: str, names: Sequence[str], root: Path) -> tuple[tuple[str, 
     Several labels of a picture are columns of 0 and 1. Raises SnowmeltError where a picture has no row, or a cell is
     no finite number.
     """
-    if Path(way).suffix.lower() not in TABLES:
+    if not is_table(way):
         raise SnowmeltError(f"--cond-values {way}: expected a table.", f"Its name must end in {' or '.join(TABLES)}.")
     path, rows = read_table("--cond-values", way, root)
     columns = tuple(name for name in (rows[0][1] if rows else ()) if name and name != "file_name")

@@ -50,7 +50,7 @@ def write_run_page(run: Path, grid: Path | None = None, findings: Sequence[tuple
         shown = "".join(_figure(_png(path), f"step {int(path.stem[5:]):,}") for path in previews[-8:])
         parts += [
             "<h2>On the way</h2>",
-            "<p>The same seeds again and again: on the left the weights of that step, on the right their average.</p>",
+            f"<p>The same seeds again and again: {_blocks(config)}.</p>",
             f'<div class="strip">{shown}</div>',
         ]
     if (run / "data_preview.png").exists():
@@ -70,6 +70,13 @@ _LOSS_WORDS = (
     "The loss by how much noise there is: q0 is the cleanest quarter of the noise levels, q3 the noisiest. "
     "It falls fast and then looks flat; judge by the held-out loss (dots) and by the pictures."
 )
+
+
+def _blocks(config: Any) -> str:
+    """What stands side by side in a preview."""
+    if config.data.cond_image is None:
+        return "on the left the weights of that step, on the right their average"
+    return "on the left what they are made from, then the weights of that step, on the right their average"
 
 
 def _about(config: Any, losses: list[dict[str, Any]]) -> str:

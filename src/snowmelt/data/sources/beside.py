@@ -14,6 +14,11 @@ TABLES = (".csv", ".jsonl")
 Row = tuple[int, Mapping[str, Any]]  # the line it is in, and its values
 
 
+def is_table(way: str) -> bool:
+    """Whether what was given for a flag is called like a table."""
+    return Path(way).suffix.lower() in TABLES
+
+
 def read_table(flag: str, way: str, root: Path) -> tuple[Path, list[Row]]:
     """The table that `flag` names and its rows; `way` is a path as it was typed, or one inside the data's folder.
 

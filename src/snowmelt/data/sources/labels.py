@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
-from snowmelt.data.sources.beside import TABLES, file_name, read_table
+from snowmelt.data.sources.beside import file_name, is_table, read_table
 
 Labels = tuple[NDArray[np.int64] | None, tuple[str, ...] | None]
 UNLABELLED: Labels = (None, None)
@@ -29,7 +29,7 @@ def array_labels(
     if way == "none":
         return UNLABELLED
     if way != "auto":
-        if way not in WAYS and Path(way).suffix.lower() not in TABLES:
+        if way not in WAYS and not is_table(way):
             raise _unknown_way(way)
         raise SnowmeltError(
             f"--labels {way} needs picture files, and {name} has none.", "Use --labels auto or --labels none."
@@ -76,7 +76,7 @@ def file_labels(names: Sequence[str], way: str, root: Path) -> tuple[*Labels, tu
         stems = [name.rpartition("/")[2] for name in names]
         found = [stem.partition("_")[0] if stem.find("_") > 0 else None for stem in stems]
         labels, classes = numbered(_all_labelled(found, names, "have no underscore, so --labels prefix"))
-    elif Path(way).suffix.lower() in TABLES:
+    elif is_table(way):
         table = _table(way, root)
         found = [table.get(name) for name in names]
         labels, classes = numbered(_all_labelled(found, names, f"are not in {way}, which"))
