@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from snowmelt.cli.values import Whole, parse_size
+from snowmelt.cli.values import Whole, parse_size, repeated
 
 
 def check(
@@ -47,6 +47,7 @@ def check(
     json_
         Print it as JSON, all names included.
     """
+    given = dict(locals())
     from snowmelt.base.device import choose_device
     from snowmelt.base.files import quoted
     from snowmelt.data.check import inspect
@@ -55,6 +56,7 @@ def check(
     from snowmelt.training.progress import Reporter
     from snowmelt.training.resolve import proposed
 
+    chosen_device = choose_device(device)
     found = inspect(
         data,
         size=parse_size(size),
@@ -65,17 +67,25 @@ def check(
         progress=Reporter(quiet=json_).reading,
     )
     report = found.report
-    defaults = proposed(report.target, report.readable, report.classes, choose_device(device), found.handedness)
-    if len(found.preview):
-        save_png(preview, image_grid(found.preview))
+    defaults = proposed(
+        report.target,
+        report.readable,
+        report.classes,
+        chosen_device,
+        found.handedness,
+        asked=[name for name in ("size", "channels") if given[name] is not None],
+        test=found.test,
+    )
+    save_png(preview, image_grid(found.preview))
     if json_:
         print(json.dumps({**found.to_json(), "defaults": defaults, "preview": str(preview)}, indent=2))
         return
     for line in found.lines():
         print(line)
     for name, entry in defaults.items():
-        print(f"  {name:10} {entry['value']!s:10} {entry['why']}")
-    print(f"Look at {preview}\nNext: snowmelt train {quoted(data)}")
+        print(f"  {name:13} {entry['value']!s:10} {entry['why']}")
+    flags = repeated(check, given, ("size", "channels", "labels", "fit", "linear_light"))
+    print(f"Look at {preview}\nNext: snowmelt train {quoted(data)}{flags}")
     sys.stdout.flush()
 
 

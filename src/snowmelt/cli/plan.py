@@ -9,11 +9,13 @@ from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import quoted, readable_bytes
-from snowmelt.cli.values import Whole, parse_size
+from snowmelt.cli.values import Whole, parse_size, repeated
 
 if TYPE_CHECKING:
     from snowmelt.training.estimate import Estimate
 
+# What `train` takes as well, and has to be told again.
+SAME = ("preset", "size", "channels", "labels", "fit", "linear_light", "cond_values", "cond_image", "augment", "batch")
 COUNTS = (100_000, 1_000_000, 10_000_000, 100_000_000)
 
 
@@ -70,6 +72,7 @@ def plan(
     json_
         Print it as JSON.
     """
+    given = dict(locals())
     from snowmelt import api
     from snowmelt.training.estimate import estimate
     from snowmelt.training.loop import Trainer
@@ -105,7 +108,7 @@ def plan(
         print(json.dumps(found[0].to_json(), indent=2))
         return
     print("\n".join(lines(found[0])))
-    print(f"Next: snowmelt train {quoted(data)} --minutes 10")
+    print(f"Next: snowmelt train {quoted(data)}{repeated(plan, given, SAME)} --minutes 10")
 
 
 def lines(seen: Estimate) -> list[str]:

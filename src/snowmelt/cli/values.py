@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import quoted
 
 MAX_SIZE = 4096
 
@@ -24,6 +26,16 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int:
 
 # The type of every flag that counts something.
 Whole = Annotated[int, Parameter(converter=whole)]
+
+
+def repeated(command: Callable[..., Any], given: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The flags among `names` that differ from the command's defaults, as they are typed: ` --size 64 --fit pad`."""
+    parts = []
+    for name in names:
+        if given[name] != signature(command).parameters[name].default:
+            flag = f" --{name.replace('_', '-')}"
+            parts.append(flag if given[name] is True else f"{flag} {quoted(str(given[name]))}")
+    return "".join(parts)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
