@@ -117,6 +117,18 @@ def test_what_was_asked_for_is_no_default_and_is_in_the_next_command(snowmelt, a
     assert answer.out.splitlines()[-1] == f"Next: {command}"
 
 
+@pytest.mark.parametrize("name", ["album/cat/00.png", "album/new.png", "seen.jpg"])
+def test_a_preview_is_not_written_over_or_among_the_pictures(refusal, album, tmp_path, name):
+    there = sorted(album.rglob("*"))
+    assert f"--preview {tmp_path / name}" in refusal("data", "check", album, "--preview", tmp_path / name)
+    assert sorted(album.rglob("*")) == there
+
+
+def test_a_preview_over_a_folder_is_refused(refusal, album, tmp_path):
+    (tmp_path / "p.png").mkdir()
+    assert f"Cannot write {tmp_path / 'p.png'}" in refusal("data", "check", album, "--preview", tmp_path / "p.png")
+
+
 def test_a_device_that_is_none_is_told_before_anything_is_read(refusal, album, monkeypatch):
     monkeypatch.setattr("snowmelt.data.check.survey", None)
     assert "--device 'gpu' is not a device" in refusal("data", "check", album, "--device", "gpu")

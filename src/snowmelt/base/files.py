@@ -58,7 +58,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise SnowmeltError(f"Not allowed to write {path}: {error.strerror}.") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
             raise SnowmeltError(
                 f"Cannot write {path}: it exists already, or a part of that path is a file, not a folder."
             ) from error

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from snowmelt.base.errors import SnowmeltError
 from snowmelt.cli.values import Whole, parse_size, repeated
+from snowmelt.data.own import PREVIEW
 
 
 def check(
@@ -20,7 +22,7 @@ def check(
     labels: str = "auto",
     fit: Literal["crop", "pad", "stretch"] = "crop",
     linear_light: Annotated[bool, Parameter(negative="")] = False,
-    preview: Path = Path("data_preview.png"),
+    preview: Path = Path(PREVIEW),
     device: str = "auto",
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -57,6 +59,7 @@ def check(
     from snowmelt.training.resolve import proposed
 
     chosen_device = choose_device(device)
+    _refuse_place(preview, data)
     found = inspect(
         data,
         size=parse_size(size),
@@ -89,6 +92,18 @@ def check(
     sys.stdout.flush()
 
 
+def _refuse_place(preview: Path, data: str) -> None:
+    """Refuse to write the preview over a picture, or to where it would be taken for one of the data set's."""
+    if preview.suffix.lower() != ".png":
+        raise SnowmeltError(f"--preview {preview}: a PNG is written.", "Expected a name that ends in .png.")
+    folder = Path(data).expanduser()
+    if preview.name != PREVIEW and folder.is_dir() and folder.resolve() in preview.resolve().parents:
+        raise SnowmeltError(
+            f"--preview {preview} lies among the images of {data}, and would be taken for one.",
+            f"Choose another place, or the name {PREVIEW}, which is passed over.",
+        )
+
+
 def cache(
     *,
     clear: Annotated[bool, Parameter(negative="")] = False,
@@ -110,7 +125,6 @@ def cache(
     """
     import time
 
-    from snowmelt.base.errors import SnowmeltError
     from snowmelt.base.files import readable_bytes
     from snowmelt.data.cache import open_cache, parse_bytes
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snowmelt.base.files import write_text
+from snowmelt.data.own import PREVIEW
 from snowmelt.training.config import load_config
 from snowmelt.training.metrics import QUARTERS, read_metrics
 from snowmelt.training.progress import duration
@@ -53,8 +54,8 @@ def write_run_page(run: Path, grid: Path | None = None, findings: Sequence[tuple
             f"<p>The same seeds again and again: {_blocks(config)}.</p>",
             f'<div class="strip">{shown}</div>',
         ]
-    if (run / "data_preview.png").exists():
-        parts += ["<h2>Data</h2>", _figure(_png(run / "data_preview.png"), "What the network was shown.")]
+    if (run / PREVIEW).exists():
+        parts += ["<h2>Data</h2>", _figure(_png(run / PREVIEW), "What the network was shown.")]
     parts += ["<h2>Settings</h2>", f"<pre>{html.escape(config.to_yaml())}</pre>"]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(config.name)}</title>'
