@@ -123,6 +123,7 @@ def test_another_table_or_pair_is_other_data(folder):
         ("", "holds no columns of numbers"),
         ("file_name,x\na/00.png,1\na/00.png,2\n", "line 3: a/00.png is on line 2 already"),
         ("x\n1\n2\n", "has 2 rows for 24 images"),
+        ("file_name,x,x\na/00.png,1,2\n", "two columns are called x"),
         ("file_name,x\n" + "".join(f"{'ab'[i % 2]}/{i:02}.png,5\n" for i in range(24)), "x is 5 for every image"),
     ],
 )
@@ -144,6 +145,27 @@ def test_json_lines_and_rows_without_names_are_tables_too(folder, tmp_path):
         columns, values = read_values(str(tmp_path / name), names, tmp_path)
         assert columns == ("x",)
         assert values[:, 0].tolist() == [*range(COUNT)]
+
+
+@pytest.mark.parametrize("power", ["e300", "e-300"])
+def test_numbers_that_cannot_be_scaled_are_refused(folder, power):
+    table = folder / "data" / "known.csv"
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join([rows[0], *(row.replace("0,", f"0{power},") for row in rows[1:])]))
+    with pytest.raises(SnowmeltError, match=r"shade is .* whose deviation is no number"):
+        load_data(folder / "data", cond_values="known.csv")
+
+
+def test_a_column_that_only_some_rows_have_is_refused(tmp_path):
+    rows = [{"file_name": "a.png", "x": 1}, {"file_name": "b.png", "x": 2, "y": 3}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SnowmeltError, match="line 1: y is None"):
+        read_values(str(tmp_path / "t.jsonl"), ["a.png", "b.png"], tmp_path)
+
+
+def test_blanks_after_commas_belong_to_no_name(tmp_path):
+    (tmp_path / "t.csv").write_text("file_name, x\na.png, 1\nb.png, 2\n")
+    assert read_values(str(tmp_path / "t.csv"), ["a.png", "b.png"], tmp_path)[0] == ("x",)
 
 
 def test_pairs_that_are_missing_or_ambiguous_are_named(folder):

@@ -19,11 +19,13 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.decode import EXTENSIONS
 from snowmelt.data.files import Files, file_stamp
 from snowmelt.data.items import Source, UnreadableError, digest_of
-from snowmelt.data.sources.carried import Read, labels_of
+from snowmelt.data.sources.carried import IGNORED, Read, labels_of
 from snowmelt.data.sources.kind import SOURCES, Kind
 
 ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+# What a zip file's member raises that is not whole, or that needs a password or a method nobody knows.
+DAMAGED = (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError)
 # A member that would unpack to more is none of a picture's size.
 MAX_MEMBER = 2**28
 # A compressed tar has to be read from its start, so its pictures are kept, compressed as they are, in memory.
@@ -48,7 +50,7 @@ class ZipFiles(Files):
         try:
             with self._archive.open(member) as file:
                 content = file.read(MAX_MEMBER + 1)
-        except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        except DAMAGED as error:
             raise UnreadableError(f"the archive's member is damaged or encrypted ({error})") from error
         refuse_large(len(content))
         return io.BytesIO(content)
@@ -118,7 +120,12 @@ def find_zip(path: str, labels: str) -> Source:
 
     def read(name: str) -> bytes | None:
         member = members.get(top + name)
-        return None if member is None or member.file_size > MAX_MEMBER else archive.read(member)
+        if member is None or member.file_size > MAX_MEMBER:
+            return None
+        try:
+            return archive.read(member)
+        except DAMAGED as error:
+            raise SnowmeltError(f"{path}: {name} is damaged or encrypted: {error}.", IGNORED) from error
 
     files = ZipFiles(archive, [members[top + name] for name in names], names)
     return _source(path, files, labels, skipped, read)
