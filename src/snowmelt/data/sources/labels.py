@@ -110,12 +110,13 @@ def numbered(labels: Iterable[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]
 
     Names become printable: folders may be called by bytes that no terminal, file or sample's record can hold.
     """
-    labels = [printable(label) for label in labels]
-    classes = sorted(set(labels))
+    labels = list(labels)
+    names = {label: printable(label) for label in set(labels)}
+    classes = sorted(set(names.values()))
     if all(name.isdecimal() for name in classes):
         classes.sort(key=int)
     index = {name: number for number, name in enumerate(classes)}
-    return np.array([index[label] for label in labels], np.int64), tuple(classes)
+    return np.array([index[names[label]] for label in labels], np.int64), tuple(classes)
 
 
 def _all_labelled(found: Sequence[str | None], names: Sequence[str], why: str) -> list[str]:
