@@ -161,6 +161,36 @@ def test_a_damaged_label_file_in_a_zip_is_named(tmp_path):
     assert len(load_data(path, holdout=0, labels="none").training.images) == 1
 
 
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_links_in_a_tar_are_what_they_lead_to(tmp_path, name):
+    """As the folder that was packed: `tar` stores the second name of a file as a link."""
+    folder = tmp_path / "pets"
+    (folder / "dog").mkdir(parents=True)
+    (folder / "cat").mkdir()
+    (folder / "cat" / "0.png").write_bytes(png(0))
+    (folder / "cat" / "1.png").hardlink_to(folder / "cat" / "0.png")
+    (folder / "dog" / "2.png").symlink_to("../cat/0.png")
+    (folder / "dog" / "gone.png").symlink_to("nowhere.png")
+    with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as made:
+        made.add(folder, ".")
+    data = load_data(tmp_path / name, holdout=0)
+    assert data.training.labels.tolist() == [0, 0, 1]
+    assert data.report.readable == 3
+    assert (data.training.images[:] == data.training.images[0]).all()
+
+
+def test_a_compressed_tar_that_is_called_otherwise_is_told(tmp_path):
+    write(tmp_path / "a.tgz", contents()).rename(tmp_path / "a.tar")
+    with pytest.raises(SnowmeltError, match=r"a\.tar cannot be read as a tar file.*\n.*its name has to say so"):
+        load_data(tmp_path / "a.tar")
+
+
+def test_one_shard_alone_says_how_its_labels_are_used(tmp_path):
+    path = write(tmp_path / "a-000.tar", {"0.png": png(0), "0.cls": b"7"})
+    assert any("labels of WebDataset shards" in note for note in load_data(path, holdout=0).report.notes)
+    assert load_data(tmp_path / "a-*.tar", holdout=0).class_names == ("7",)
+
+
 # What could do harm.
 
 
