@@ -150,7 +150,7 @@ def pairs_of(folder: str, names: Sequence[str]) -> Source:
 
     Raises SnowmeltError where one is missing, or where two could be meant.
     """
-    if not Path(folder).expanduser().is_dir():
+    if not folder.strip() or not Path(folder).expanduser().is_dir():
         raise SnowmeltError(f"--cond-image {folder}: there is no such folder.", "Expected a folder of picture files.")
     source = open_source(Path(folder), "none")
     if not isinstance(source.items, FolderFiles):
