@@ -50,7 +50,7 @@ def plan(
     channels
         1, 2, 3 or 4, or as many as arrays have. Default: decided from the data.
     labels
-        auto, none, folder, prefix, FILE.csv or FILE.jsonl.
+        auto, none, folder, prefix, FILE.csv, FILE.jsonl, or a column of a Hugging Face table.
     fit
         How other proportions are brought to the size: crop, pad or stretch.
     linear_light

@@ -79,7 +79,8 @@ def train(
         1 (grey), 2 (grey + alpha), 3 (colour), 4 (colour + alpha), or as many as arrays
         and TIFF files have. Default: from the data.
     labels
-        auto, none, folder, prefix, or a .csv or .jsonl file. auto: what there is, or none for ddpm- and iddpm-cifar10.
+        auto, none, folder, prefix, a .csv or .jsonl file, or a column of a Hugging Face table. auto: what there is, or
+        none for ddpm- and iddpm-cifar10.
     fit
         How images of other proportions are brought to the size.
     linear_light

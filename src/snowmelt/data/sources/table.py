@@ -137,6 +137,10 @@ def _label_column(table: Table, way: str, name: str) -> tuple[str | None, tuple[
     found = list(dict.fromkeys([*classes, *plain]))
     if len(found) > 1:
         return found[0], (f"Classes are the column {found[0]} (--labels {found[1]} takes that one)",)
+    other = next((column for column in LABEL_COLUMNS if column in kinds), None)
+    if other is not None and not found:
+        kind = _type(table.features[other])
+        return None, (f"The column {other} ({kind}) is not taken as classes (--labels {other} takes it)",)
     return (found[0] if found else None), ()
 
 
