@@ -297,8 +297,21 @@ def _finish(run: Path, reporter: Reporter) -> None:
 
     write_run_page(run)
     print(f"Report: {run / 'report.html'}")
-    print(f"Next:   snowmelt sample {quoted(run)} -n 64 --out {quoted(run / 'samples')}")
+    print(f"Next:   snowmelt sample {quoted(run)} -n 64 --out {quoted(run / 'samples')}{_needed(run)}")
     sys.stdout.flush()
+
+
+def _needed(run: Path) -> str:
+    """The flags without which the run's model draws nothing: what its images are made from, and a form to hold them."""
+    from snowmelt.base.files import quoted
+    from snowmelt.image.png import WRITABLE
+    from snowmelt.model.bundle import load_images
+    from snowmelt.training.config import load_config
+    from snowmelt.training.run import CONFIG
+
+    images, paired = load_images(run), load_config(run / CONFIG).data.cond_image
+    flags = "" if paired is None else f" --cond-image {quoted(paired)}"
+    return flags + " --format npz" * ((images.value_range.dtype, images.channels) not in WRITABLE)
 
 
 def _listeners(log: str) -> list[str]:
