@@ -13,12 +13,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Schedule", "SnowmeltError", "Tableau", "load", "resume", "sample", "train"]
+__all__ = ["Schedule", "SnowmeltError", "Tableau", "evaluate", "load", "resume", "sample", "train"]
 
 _HOMES = {
     "Schedule": "snowmelt.process.schedule",
     "SnowmeltError": "snowmelt.base.errors",
     "Tableau": "snowmelt.sampling.tableau",
+    "evaluate": "snowmelt.api",
     "load": "snowmelt.api",
     "resume": "snowmelt.api",
     "sample": "snowmelt.api",

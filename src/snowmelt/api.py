@@ -1,49 +1,34 @@
-"""The names that users import: load, sample, train."""
+"""The names that users import: load, sample, train, evaluate."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from snowmelt.base.device import choose_device
-from snowmelt.base.errors import SnowmeltError, unknown_name
-from snowmelt.data.data_set import Data
-from snowmelt.data.items import Source
-from snowmelt.data.pipeline import FINGERPRINT, load_data
-from snowmelt.data.sources import settled_name
-from snowmelt.data.sources.beside import is_table
-from snowmelt.data.sources.torch_dataset import source_of
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.cache import open_cache
+from snowmelt.data.pipeline import load_data
+from snowmelt.evaluation.evaluate import FEWEST, Evaluation, check_metrics
+from snowmelt.evaluation.evaluate import evaluate as measure
 from snowmelt.image.codec import to_network, to_source
-from snowmelt.model.asked import Asked, ask
+from snowmelt.model.asked import ask
 from snowmelt.model.bundle import Model, Weights, load_model
 from snowmelt.model.condition import Condition
-from snowmelt.model.denoiser import Denoiser
-from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Clip, Clipped, Interval
-from snowmelt.model.networks import parameter_count
+from snowmelt.model.guidance import Clip
 from snowmelt.sampling.analytic import DenoisingError, measure_denoising_error
-from snowmelt.sampling.brownian import require_falling
-from snowmelt.sampling.sampler import make_tableau, sample_batch
+from snowmelt.sampling.plan import SamplePlan, plan_sampling
 from snowmelt.sampling.tableau import Tableau
-from snowmelt.training.config import DataConfig, TrainConfig, load_config, save_config
-from snowmelt.training.distributed import World, joined_world
-from snowmelt.training.loop import Trainer
-from snowmelt.training.progress import Reporter
-from snowmelt.training.recipe import recipes
-from snowmelt.training.resolve import Wishes, check_wishes, describe, resolve, resolve_budget
-from snowmelt.training.run import CONFIG, LOG, claimed, require_new, require_run
+from snowmelt.training.config import TrainConfig
+from snowmelt.training.judged import judged_model, judged_samples
+from snowmelt.training.start import resume, train
 
 SAMPLE_BATCH = 64
-UNFIT = re.compile(r"[^\w.+=@-]+")  # what a folder's name should not hold
-NUMBERS = re.compile(r"\{\d+\.\.\d+\}")  # of shards, which say nothing
 
 
 def load(path: str | Path, *, weights: Weights = "ema", device: str = "auto") -> Model:
@@ -53,95 +38,6 @@ def load(path: str | Path, *, weights: Weights = "ema", device: str = "auto") ->
     Raises SnowmeltError where the folder is no model, or is damaged.
     """
     return load_model(Path(path), weights, choose_device(device))
-
-
-@dataclass(frozen=True)
-class SamplePlan:
-    """What sampling will do, decided before it starts.
-
-    tableau   the sampler, at the canonical scale
-    denoiser  the model with clipping and guidance around it
-    brownian  whether noise is read off one path per seed
-    """
-
-    model: Model
-    tableau: Tableau
-    denoiser: Denoiser
-    brownian: bool = False
-
-    def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:
-        """Samples in [-1, 1], float32 [b, C, H, W] on the CPU, `batch` seeds at a time."""
-        model = self.model
-        for start in range(0, len(seeds), batch):
-            part = range(start, min(start + batch, len(seeds)))
-            yield sample_batch(
-                self.denoiser,
-                model.denoiser.schedule,
-                self.tableau,
-                [seeds[i] for i in part],
-                model.images.shape,
-                model.device,
-                asked.condition(part, model.device),
-                brownian=self.brownian,
-            ).cpu()
-
-
-def plan_sampling(
-    model: Model,
-    *,
-    sampler: str | Tableau | None = None,
-    steps: int | None = None,
-    grid: str | None = None,
-    options: dict[str, Any] | None = None,
-    clip: Clip | None = None,
-    guidance: float = 1.0,
-    interval: Interval = EVERYWHERE,
-    guide: Model | None = None,
-    strength: float = 1.0,
-    brownian: bool = False,
-) -> SamplePlan:
-    """Choose the sampler; whatever is None is the model's own default.
-
-    sampler   a name in `snowmelt.sampling.solvers`, or a table
-    guidance  1 is none; above 1 follows the class more closely (Ho & Salimans 2022)
-    interval  the noise levels at which guidance acts
-    guide     a weaker model to guide away from, instead of away from no class (Karras et al. 2024)
-    strength  the part of the steps that is walked, the last ones: for varying an image
-    brownian  noise off one path per seed: the image hardly depends on the number of steps
-    """
-    if not math.isfinite(guidance):
-        raise SnowmeltError(f"guidance {guidance} is out of range.", "Expected a number; 1 is no guidance, 2 usual.")
-    default = model.sampler
-    if isinstance(sampler, Tableau):
-        if steps is not None or grid is not None or options:
-            raise SnowmeltError("A sampler given as a table has its steps, grid and options in it already.")
-        tableau = sampler
-    else:
-        same = sampler is None or sampler == default.name
-        name = sampler or default.name
-        if steps is None:
-            steps = default.steps if same else min(default.steps, 50)
-        kept = dict(default.options) if same else {}
-        chosen = {**kept, **(options or {})}
-        tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, chosen, strength)
-    if brownian:
-        require_falling(tableau)
-    denoiser: Denoiser = model.denoiser
-    if guide is not None:
-        _require_same_images(model, guide)
-        denoiser = AutoGuided(denoiser, guide.denoiser, guidance, interval)
-    elif guidance != 1:
-        denoiser = ClassifierFree(denoiser, guidance, interval)
-    return SamplePlan(model, tableau, Clipped(denoiser, clip or default.clip), brownian)  # type: ignore[arg-type]
-
-
-def _require_same_images(model: Model, guide: Model) -> None:
-    ours, theirs = model.images, guide.images
-    if (ours.shape, ours.class_names) != (theirs.shape, theirs.class_names):
-        raise SnowmeltError(
-            f"The guide makes other images: {theirs.shape}, classes {theirs.class_names}.",
-            f"Expected {ours.shape}, classes {ours.class_names}: an earlier or smaller model of the same data.",
-        )
 
 
 def sample(
@@ -201,213 +97,84 @@ def denoising_error(model: Model, data: str | None = None, count: int = 1024, le
     chosen = torch.randperm(len(loaded.training.images), generator=torch.Generator().manual_seed(0))[:count]
 
     def batches() -> Iterator[tuple[Tensor, Condition | None]]:
-        for start in range(0, len(chosen), SAMPLE_BATCH):
-            part = chosen[start : start + SAMPLE_BATCH]
-            cond = None
-            if spec.class_names is not None and loaded.training.labels is not None:
-                cond = Condition(label=loaded.training.labels[part].to(model.device))
-            yield to_network(loaded.training.images[part], loaded.value_range).to(model.device), cond
+        for places in torch.split(chosen, SAMPLE_BATCH):
+            pixels, cond = loaded.training.take(places, spec.conditions)
+            told = None if cond is None or spec.class_names is None else Condition(label=cond.label).to(model.device)
+            yield to_network(pixels, loaded.value_range).to(model.device), told
 
     low, high = schedule.ratio_range()
     log_snr = -2 * torch.linspace(math.log(high), math.log(low), levels, dtype=torch.float64)
     return measure_denoising_error(model.denoiser, schedule, batches(), log_snr, torch.Generator().manual_seed(1))
 
 
-@dataclass(frozen=True)
-class DataWishes:
-    """What the user said about data; see `snowmelt.data.pipeline.load_data`."""
-
-    size: int | tuple[int, int] | None = None
-    channels: int | None = None
-    labels: str = "auto"
-    fit: str = "crop"
-    linear_light: bool = False
-    holdout: float = 0.05
-    allow_unreadable: bool = False
-    cond_values: str | None = None
-    cond_image: str | None = None
-
-
-def train(
-    data: Any,
+def evaluate(
+    model: str | Path | None = None,
     *,
-    out: str | Path | None = None,
+    real: str | Path | None = None,
+    fake: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    features: str = "auto",
+    n: int = 1000,
+    sampler: str | Tableau | None = None,
+    steps: int | None = None,
+    options: dict[str, Any] | None = None,
+    guidance: float = 1.0,
+    seed: int = 0,
+    weights: Weights = "ema",
+    batch: int = SAMPLE_BATCH,
     device: str = "auto",
-    reporter: Reporter | None = None,
-    loading: Callable[[int, int], None] | None = None,
-    dry_run: Callable[[Trainer], None] | None = None,
-    **wishes: Any,
-) -> Path:
-    """Train a model on images; returns the run's folder.
+    tell: Callable[[str], None] | None = None,
+    reading: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Measure a model, or a set of samples beside real images; `.result` is plain values, with the protocol.
 
-    data      a built-in name, a path or the name of a data set in a hub, see data.sources; or a map-style Dataset of
-              torch, or a Dataset of the library `datasets`
-    out       the run's folder, which must not exist; runs/NAME by default
-    dry_run   called with the trainer instead of training
-    wishes    about the data as in `DataWishes` (size, channels, labels, fit, holdout), about training as in
-              `snowmelt.training.resolve.Wishes` (minutes, images, steps, preset, batch, lr, predict, ...)
+    model     a run's or model's folder, judged by the images of its run; None where only `fake` is compared with `real`
+    real      images as for `train`
+    fake      samples instead of `n` that are drawn: a folder, an archive, an array
+    metrics   of fd, kid, prdc, memorization, nll, anatomy; by default all that can be had
+    features  auto, grey28, inception, dinov2, fitted, or a file of weights
+    tell, reading  called with what is being done, and with (done, total) while images are read
+    Raises SnowmeltError where something does not exist or cannot be compared.
     """
-    reporter = reporter or Reporter(quiet=True)
-    with joined_world() as world, torch.random.fork_rng(devices=_gpus()):
-        reporter.follow(world)
-        chosen = choose_device(device, world.local_rank)
-        wanted, asked = _sorted_wishes(wishes)
-        check_wishes(asked, chosen, world.size)
-        run = (
-            Path(out)
-            if out is not None
-            else Path("runs") / run_name(str(data) if isinstance(data, str | Path) else "dataset")
+    chosen = choose_device(device)
+    wanted = check_metrics(metrics, model is not None)
+    named_real = None if real is None else str(real)
+    named_fake = None if fake is None else str(fake)
+    if n < FEWEST:
+        raise SnowmeltError(f"-n {n} is out of range.", f"Expected at least {FEWEST} samples.")
+    if model is not None:
+        loaded = load_model(Path(model), weights, chosen)
+        plan = plan_sampling(loaded, sampler=sampler, steps=steps, options=options, guidance=guidance)
+        subject = judged_model(Path(model), plan, named_real, named_fake, reading)
+    elif named_real is None or named_fake is None:
+        raise SnowmeltError(
+            "Nothing to measure: neither a model nor two sets of images are named.",
+            "Expected a run, as in snowmelt eval runs/NAME, or: snowmelt eval --real DATA --fake DIR",
         )
-        if dry_run is None:
-            require_new(run)
-        if wanted.labels == "auto" and asked.preset != "auto":
-            wanted = replace(wanted, labels=recipes.get(asked.preset).labels)
-        source = _source(data, wanted.labels)
-        loaded = _load(source, wanted, reporter, world, loading)
-        data_config = DataConfig(
-            # A run must find its data from any folder it is resumed in.
-            source=source.name if isinstance(source, Source) else settled_name(source),
-            fingerprint=loaded.fingerprint,
-            **{
-                **vars(wanted),
-                "size": loaded.training.images.shape[2:],
-                "channels": loaded.training.images.shape[1],
-                "labels": _settled_file(wanted.labels) if is_table(wanted.labels) else wanted.labels,
-                "cond_values": _settled_file(wanted.cond_values),
-                "cond_image": _settled_file(wanted.cond_image),
-            },
-        )
-        config, reasons = resolve(asked, run.name, loaded, data_config, chosen, world.size)
-        for line in reasons:
-            reporter.note(line)
-        trainer = Trainer(config, loaded, run, chosen, world, reporter)
-        if dry_run is not None:
-            dry_run(trainer)
-            return run
-        for line in describe(config, parameter_count(trainer.learner.network), chosen):
-            reporter.note(line)
-        reporter.note(f"Run: {run}")
-        world.wait()
-        if world.leads:
-            trainer.create_run()
-        with claimed(run, world.leads):
-            reporter.open_log(run / LOG)
-            world.wait()
-            _run(trainer)
-        return run
-
-
-def _sorted_wishes(wishes: dict[str, Any]) -> tuple[DataWishes, Wishes]:
-    about_data = {field.name for field in fields(DataWishes)}
-    known = about_data | {field.name for field in fields(Wishes)}
-    for name in wishes:
-        if name not in known:
-            raise unknown_name("argument of snowmelt.train:", name, known)
-    return (
-        DataWishes(**{name: value for name, value in wishes.items() if name in about_data}),
-        Wishes(**{name: value for name, value in wishes.items() if name not in about_data}),
+    else:
+        subject = judged_samples(named_real, named_fake, reading)
+    return measure(
+        subject,
+        wanted,
+        features=features,
+        count=n,
+        seed=seed,
+        batch=batch,
+        device=chosen,
+        cache=open_cache(),
+        tell=tell or (lambda _: None),
     )
 
 
-def resume(
-    run: str | Path,
-    *,
-    device: str = "auto",
-    reporter: Reporter | None = None,
-    loading: Callable[[int, int], None] | None = None,
-    minutes: float | None = None,
-    images: int | None = None,
-    steps: int | None = None,
-    data: Any = None,
-) -> Path:
-    """Go on with a run from its newest whole checkpoint, exactly as if it had not been interrupted.
-
-    minutes, images, steps  a new budget for the whole run, to train a finished one further
-    data                    the Dataset that the run began with, if that was an object and not a name
-    """
-    run = Path(run)
-    reporter = reporter or Reporter(quiet=True)
-    require_run(run)
-    config = load_config(run / CONFIG)
-    with joined_world() as world, torch.random.fork_rng(devices=_gpus()):
-        reporter.follow(world)
-        chosen = choose_device(device, world.local_rank)
-        if (minutes, images, steps) != (None, None, None):
-            config = replace(config, budget=resolve_budget(Wishes(minutes=minutes, images=images, steps=steps), chosen))
-        stored = config.data
-        wanted = DataWishes(**{field.name: getattr(stored, field.name) for field in fields(DataWishes)})
-        source = stored.source if data is None else _source(data, wanted.labels)
-        loaded = _load(source, wanted, reporter, world, loading, quiet=True)
-        if not stored.fingerprint.startswith(FINGERPRINT):
-            reporter.note("This run is of an older version: whether its images are still the same is not checked.")
-        elif loaded.fingerprint != stored.fingerprint:
-            raise SnowmeltError(
-                f"--resume {run}: the images of {stored.source}, or their labels, values or pairs, are not those "
-                "the run began with.",
-                "Put the data back as it was, or start a new run on the new data.",
-            )
-        trainer = Trainer(config, loaded, run, chosen, world, reporter)
-        with claimed(run, world.leads):
-            reporter.open_log(run / LOG)
-            trainer.restore()
-            if world.leads:
-                save_config(config, run / CONFIG)
-            world.wait()
-            _run(trainer)
-        return run
-
-
-def _gpus() -> list[int]:
-    """The GPU whose random state training must give back as it was."""
-    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
-
-
-def _run(trainer: Trainer) -> None:
-    try:
-        trainer.train()
-    finally:
-        trainer.reporter.close()
-
-
-def _source(data: Any, labels: str) -> str | Source:
-    """What `load_data` finds the images by: a name, or a Dataset of torch or `datasets` made into a source."""
-    return str(data) if isinstance(data, str | Path) else source_of(data, labels=labels)
-
-
-def _settled_file(name: str | None) -> str | None:
-    """A path as it is found from any folder; one inside the data's own folder stays relative to it."""
-    if name is None:
-        return None
-    path = Path(name).expanduser()
-    return str(path.absolute()) if path.exists() else name
-
-
-def _load(
-    source: str | Source,
-    wanted: DataWishes,
-    reporter: Reporter,
-    world: World,
-    loading: Callable[[int, int], None] | None,
-    quiet: bool = False,
-) -> Data:
-    loaded = load_data(source, **vars(wanted), progress=loading if world.leads else None)
-    if not quiet:
-        for line in loaded.report.lines():
-            reporter.note(line)
-    return loaded
-
-
-def run_name(data: str) -> str:
-    """The last part of a path or an address without its ending, or a name as it is, without what a folder's name should
-    not hold.
-    """
-    if "://" in data:
-        data = urlsplit(data).path
-    path = Path(os.path.normpath(data))
-    name = path.resolve().name if path.exists() else path.name
-    if not path.is_dir() and Path(name).suffix:
-        name = Path(name).stem.removesuffix(".tar")
-    return UNFIT.sub("-", NUMBERS.sub("", name)).strip("-.") or "run"
-
-
-__all__ = ["Model", "SamplePlan", "TrainConfig", "load", "plan_sampling", "resume", "sample", "train"]
+__all__ = [
+    "Evaluation",
+    "Model",
+    "SamplePlan",
+    "TrainConfig",
+    "evaluate",
+    "load",
+    "plan_sampling",
+    "resume",
+    "sample",
+    "train",
+]

@@ -9,7 +9,7 @@ from cyclopts import App
 import snowmelt
 from snowmelt.cli.main import app
 
-NAMES = ["Schedule", "SnowmeltError", "Tableau", "load", "resume", "sample", "train"]
+NAMES = ["Schedule", "SnowmeltError", "Tableau", "evaluate", "load", "resume", "sample", "train"]
 
 EDIT = [
     *("-n", "--count", "--out", "--sampler", "--steps", "--grid", "--set", "--clip", "--seed", "--class"),
@@ -45,6 +45,10 @@ OPTIONS = {
         *("--grid", "--set", "--clip", "--seed", "--seeds", "--class", "--value", "--cond-image", "--guidance"),
         *("--guidance-interval", "--guide", "--noise", "--compare", "--format", "--weights"),
         *("--batch", "--device", "--overwrite"),
+    ],
+    "eval": [
+        *("--model", "--real", "--fake", "--metrics", "--features", "-n", "--count", "--sampler", "--steps", "--set"),
+        *("--guidance", "--seed", "--weights", "--batch", "--device", "--out", "--json"),
     ],
     "sampler list": ["--json"],
     "sampler show": [

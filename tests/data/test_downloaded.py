@@ -120,6 +120,6 @@ def test_a_download_of_something_else_is_refused(folder, tmp_path):
 
 def test_without_the_variable_they_are_kept_in_the_user_s_cache(monkeypatch):
     monkeypatch.delenv("SNOWMELT_DATA")
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("SNOWMELT_CACHE", "/home/somebody/cache")
     path = Published("set", "a.gz", "", "").path
-    assert path.as_posix() == "/home/somebody/.cache/snowmelt/datasets/set/a.gz"
+    assert path.as_posix() == "/home/somebody/cache/datasets/set/a.gz"

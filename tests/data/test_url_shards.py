@@ -20,6 +20,7 @@ from snowmelt.data.items import UnreadableError
 from snowmelt.data.pipeline import load_data
 from snowmelt.data.sources import blocks, open_source, settled_name, url_index, web
 from snowmelt.training.metrics import read_metrics
+from snowmelt.training.start import run_name
 
 COUNTS = (50, 0, 70, 40)
 
@@ -156,12 +157,12 @@ def test_one_shard_and_a_space_in_its_name_and_a_query(server, folder):
     shard(folder / "my shard.tar", [("7.png", png(7)), ("8.png", png(8))])
     source = open_source(f"{server.address}/my shard.tar?key=a/b")
     assert [source.items.name(index) for index in range(2)] == ["my shard.tar/7.png", "my shard.tar/8.png"]
-    assert api.run_name(f"{server.address}/my shard.tar?key=a/b") == "my-shard"
+    assert run_name(f"{server.address}/my shard.tar?key=a/b") == "my-shard"
 
 
 def test_an_address_is_no_path(url):
     assert settled_name(url) == url
-    assert api.run_name(url) == "shard"
+    assert run_name(url) == "shard"
 
 
 def test_training_on_pictures_read_as_they_are_used_is_the_same_run(url, server, folder, live, tmp_path, minimal):

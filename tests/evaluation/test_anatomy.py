@@ -8,7 +8,7 @@ import torch
 
 from snowmelt import api
 from snowmelt.data.pipeline import load_data
-from snowmelt.evaluation.anatomy import Anatomy, Losses, anatomy
+from snowmelt.evaluation.anatomy import Anatomy, Losses, anatomy, bounds
 from snowmelt.evaluation.wiener import Wiener
 from snowmelt.image.codec import to_network
 from snowmelt.oracle.finite import FiniteData
@@ -29,7 +29,8 @@ def data(tmp_path):
 
 
 def taken_apart(denoiser, data, **options):
-    return anatomy(denoiser, SCHEDULE, data, CPU, **{"levels": 9, "images": 192, "seconds": 5, **options})
+    within = bounds(data, SCHEDULE, levels=9, seconds=5)
+    return anatomy(denoiser, SCHEDULE, data, CPU, within, **{"images": 192, **options})
 
 
 def near(a, b, errors):
@@ -82,7 +83,8 @@ def test_one_that_is_told_too_much_is_found_out(data):
 def test_a_trained_network_lies_between_the_bounds(finished_run, shoes):
     model = api.load(finished_run)
     loaded = load_data(shoes, holdout=0.2)
-    found = anatomy(model.denoiser, model.denoiser.schedule, loaded, CPU, levels=5, images=32, seconds=2)
+    schedule = model.denoiser.schedule
+    found = anatomy(model.denoiser, schedule, loaded, CPU, bounds(loaded, schedule, levels=5, seconds=2), images=32)
     assert isinstance(found, Anatomy)
     assert (found.training.mean > found.optimum.mean - 5 * found.training.error).all()
     assert set(found.to_json()) >= {"sigma_over_alpha", "training", "held_out", "optimum", "linear", "fit", "advice"}
@@ -90,6 +92,18 @@ def test_a_trained_network_lies_between_the_bounds(finished_run, shoes):
 
 def test_the_same_seed_gives_the_same_numbers(data):
     wiener_like = lambda x, level, cond=None: 0.5 * x  # noqa: E731
-    once, twice = (taken_apart(wiener_like, data, levels=3, images=64) for _ in range(2))
+    once, twice = (taken_apart(wiener_like, data, images=64) for _ in range(2))
     assert once.training.mean.equal(twice.training.mean)
     assert once.held_out.mean.equal(twice.held_out.mean)
+
+
+def test_of_large_images_a_part_is_bounded_and_the_loss_is_that_of_the_same_part(data, monkeypatch):
+    monkeypatch.setattr("snowmelt.evaluation.anatomy.MOST_NUMBERS", 64 * 20)
+    within = bounds(data, SCHEDULE, levels=9, seconds=5)
+    assert len(within.places) == 20
+    part = to_network(data.training.images[within.places], data.value_range).double()
+    by_heart = FiniteData(part, data.training.labels[within.places])
+    found = anatomy(by_heart, SCHEDULE, data, CPU, within, images=192)
+    assert near(found.training.mean, found.optimum.mean, (found.training.error**2 + found.optimum.error**2).sqrt())
+    monkeypatch.setattr("snowmelt.evaluation.anatomy.LARGEST_COVARIANCE", 10)
+    assert len(bounds(data, SCHEDULE, levels=3, seconds=5).places) == 10

@@ -1,6 +1,7 @@
 """Frechet distances with exact answers, and the same numbers as torch-fidelity's and the prdc package's."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import scipy.linalg
 import torch
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.evaluation.frechet import Moments, frechet_at_infinity, frechet_distance, moments
+from snowmelt.evaluation.frechet import Moments, frechet_at_infinity, frechet_distance, frechet_estimate, moments
 
 RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text())
 
@@ -72,6 +73,17 @@ def test_the_bias_of_few_images_is_extrapolated_away():
     features = sets[0]
     assert frechet_at_infinity(features, reference) == better[0]
     assert frechet_at_infinity(features[:49], reference) is None
+
+
+def test_its_error_is_that_of_drawing_both_sets_again():
+    torch.manual_seed(0)
+    found = [frechet_estimate(torch.randn(300, 8), 1.2 * torch.randn(200, 8) + 0.3) for _ in range(60)]
+    true = float(torch.tensor([each.value for each in found]).std())
+    said = sum(each.standard_error for each in found) / 60
+    assert 0.8 * true < said < 1.3 * true
+    a, b = torch.randn(50, 8), torch.randn(40, 8)
+    assert frechet_estimate(a, b).value == frechet_distance(moments(a), moments(b))
+    assert math.isnan(frechet_estimate(a[:3], b).standard_error)
 
 
 def test_what_has_no_moments_is_refused():

@@ -110,3 +110,19 @@ def test_images_that_lie_in_a_plane_cost_nothing_across_it():
     wiener = Wiener.of(images)
     assert wiener.vectors.shape == (40, 2)
     assert float(wiener.loss(levels([0.1]))) < 2 * 0.1**2
+
+
+def test_few_large_images_have_the_linear_denoiser_of_their_whole_covariance():
+    torch.manual_seed(0)
+    images = torch.randn(12, 5, 6) + 2
+    few = Wiener.of(images)
+    flat = images.flatten(1).double()
+    covariance = (flat - flat.mean(0)).T @ (flat - flat.mean(0)) / 12
+    assert len(few.values) == 11
+    torch.testing.assert_close(few.vectors * few.values @ few.vectors.T, covariance, rtol=1e-10, atol=1e-12)
+    x = torch.randn(3, 30, dtype=torch.float64)
+    gain = 0.8 * torch.linalg.solve(0.64 * covariance + 0.25 * torch.eye(30, dtype=torch.float64), covariance)
+    expected = flat.mean(0) + (x - 0.8 * flat.mean(0)) @ gain
+    torch.testing.assert_close(few(x, 0.8, 0.5), expected, rtol=1e-9, atol=1e-9)
+    alone = Wiener.of(images[:1])
+    torch.testing.assert_close(alone(x, 0.8, 0.5), flat[:1].expand(3, -1))

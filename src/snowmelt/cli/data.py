@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import Whole, parse_size, repeated
+from snowmelt.cli.values import Whole, parse_size, spoken
 from snowmelt.data.own import PREVIEW
 
 
@@ -51,7 +51,6 @@ def check(
     """
     given = dict(locals())
     from snowmelt.base.device import choose_device
-    from snowmelt.base.files import quoted
     from snowmelt.data.check import inspect
     from snowmelt.image.grid import image_grid
     from snowmelt.image.png import save_png
@@ -87,8 +86,7 @@ def check(
         print(line)
     for name, entry in defaults.items():
         print(f"  {name:13} {entry['value']!s:10} {entry['why']}")
-    flags = repeated(check, given, ("size", "channels", "labels", "fit", "linear_light"))
-    print(f"Look at {preview}\nNext: snowmelt train {quoted(data)}{flags}")
+    print(f"Look at {preview}\nNext: {spoken('train', check, {**given, 'preview': Path(PREVIEW)})}")
     sys.stdout.flush()
 
 

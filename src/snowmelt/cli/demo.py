@@ -41,9 +41,11 @@ def demo(
 
     from snowmelt import api
     from snowmelt.base.errors import SnowmeltError
+    from snowmelt.base.files import quoted
     from snowmelt.data.pipeline import load_data
     from snowmelt.image.codec import to_network
     from snowmelt.model.asked import ask
+    from snowmelt.report.evaluation import default_path, write_pictures, write_result
     from snowmelt.report.judge import judge
     from snowmelt.report.page import write_run_page
     from snowmelt.report.samples import SampleWriter
@@ -90,6 +92,12 @@ def demo(
     ]
     for name, words in findings:
         print(f"{name + ':':12}{words}")
+    found = api.evaluate(run, metrics=("anatomy",), device=device)
+    for line in found.findings:
+        print(f"{'Loss:':12}{line}")
+    result = write_result(found.result, default_path(found.result, run))
+    write_pictures(found, result)
     page = write_run_page(run, run / "grid.png", findings)
     print(f"Look at     {run / 'grid.png'} and {page}")
-    print("Next:       snowmelt train fashion-mnist --minutes 10, or a folder of your own: snowmelt train photos/")
+    print(f"Next:       snowmelt eval {quoted(run)}, which measures all there is to measure")
+    print("Then:       snowmelt train fashion-mnist --minutes 10, or a folder of your own: snowmelt train photos/")

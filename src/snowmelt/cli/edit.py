@@ -15,10 +15,10 @@ from snowmelt.cli.values import Whole, parse_options
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from snowmelt.api import SamplePlan
     from snowmelt.data.items import Header
     from snowmelt.model.bundle import Model
     from snowmelt.model.condition import Condition
+    from snowmelt.sampling.plan import SamplePlan
 
 BATCH = 64
 

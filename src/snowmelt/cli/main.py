@@ -23,6 +23,7 @@ app.command("snowmelt.cli.demo:demo", name="demo", help="About a minute: train o
 app.command("snowmelt.cli.train:train", name="train", help="Train a model on a folder of images, or resume a run.")
 app.command("snowmelt.cli.plan:plan", name="plan", help="Measure a few steps: speed, hours, memory and disk of a run.")
 app.command("snowmelt.cli.sample:sample", name="sample", help="Draw images from a trained model.")
+app.command("snowmelt.cli.eval:evaluate", name="eval", help="Measure a model, or samples beside real images.")
 sampler = App(name="sampler", help="List, show and certify samplers: tables of numbers.", help_format="plaintext")
 sampler.command("snowmelt.cli.sampler:list_samplers", name="list", help="Show every sampler and its options.")
 sampler.command("snowmelt.cli.sampler:show", name="show", help="Print a sampler's table.")

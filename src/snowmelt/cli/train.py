@@ -159,6 +159,7 @@ def train(
     from snowmelt import api
     from snowmelt.training.progress import Reporter
     from snowmelt.training.run import CONFIG
+    from snowmelt.training.start import run_name
 
     reporter = Reporter(tensorboard="tensorboard" in _listeners(log))
     counts: dict[str, Any] = {"minutes": minutes, "images": parse_images(images), "steps": steps}
@@ -166,7 +167,7 @@ def train(
     if resume is not None and resume != "auto":
         run = Path(resume)
     elif resume == "auto" and run is None:
-        run = Path("runs") / api.run_name(data or "run")
+        run = Path("runs") / run_name(data or "run")
     if resume is not None and run is not None and (resume != "auto" or (run / CONFIG).is_file()):
         if resume != "auto":
             _refuse_new_settings(given)

@@ -28,14 +28,22 @@ def whole(kind: Any, tokens: Sequence[Token]) -> int:
 Whole = Annotated[int, Parameter(converter=whole)]
 
 
-def repeated(command: Callable[..., Any], given: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The flags among `names` that differ from the command's defaults, as they are typed: ` --size 64 --fit pad`."""
-    parts = []
-    for name in names:
-        if given[name] != signature(command).parameters[name].default:
-            flag = f" --{name.replace('_', '-')}"
-            parts.append(flag if given[name] is True else f"{flag} {quoted(str(given[name]))}")
-    return "".join(parts)
+def spoken(command: str, function: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """A command with the arguments that differ from its defaults: `snowmelt eval runs/x --metrics fd`.
+
+    given  the function's arguments by name
+    """
+    words = [f"snowmelt {command}"]
+    for name, parameter in signature(function).parameters.items():
+        value = given[name]
+        if value == parameter.default:
+            continue
+        flag = "" if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else f"--{name.strip('_').replace('_', '-')} "
+        if isinstance(value, bool):
+            words.append(flag.strip())
+        else:
+            words += [f"{flag}{quoted(str(each))}" for each in (value if isinstance(value, tuple) else (value,))]
+    return " ".join(words)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

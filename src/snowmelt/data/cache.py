@@ -24,11 +24,7 @@ from numpy.typing import NDArray
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import TEMPORARY, atomic_file, atomic_folder, read_json, write_json
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from snowmelt.base.lock import take_lock
 
 FOLDER, LIMIT = "SNOWMELT_CACHE", "SNOWMELT_CACHE_LIMIT"  # environment variables
 ABOUT = "about.json"
@@ -107,19 +103,12 @@ class Cache:
 
         Where the system has no file locks, two may make the same entry at once: one of them is kept.
         """
-        if fcntl is None:
-            yield
-            return
         place = self.root / "locks" / key
         place.parent.mkdir(parents=True, exist_ok=True)
         with place.open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    waiting()
-                    time.sleep(WAIT)
+            while not take_lock(file):
+                waiting()
+                time.sleep(WAIT)
             try:
                 yield
             finally:
@@ -136,13 +125,18 @@ class Cache:
         with suppress(SnowmeltError, OSError):
             write_json(self.root / "memos" / f"{name}.json", value)
 
-    def recall_arrays(self, name: str) -> Arrays | None:
-        """The arrays that `remember_arrays` was given, or None where there are none or they are damaged."""
+    def recall_arrays(self, name: str, damaged: Callable[[Path], None] | None = None) -> Arrays | None:
+        """The arrays that `remember_arrays` was given, or None where there are none or they are damaged.
+
+        damaged  called with the file in the latter case
+        """
         place = self.root / "memos" / f"{name}.npz"
         try:
             with np.load(place, allow_pickle=False) as kept:
                 found = {key: kept[key] for key in kept.files}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+            if damaged is not None and place.is_file():
+                damaged(place)
             return None
         with suppress(OSError):
             os.utime(place)
@@ -159,9 +153,9 @@ class Cache:
         ):
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    def arrays(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+    def arrays(self, name: str, make: Callable[[], Arrays], damaged: Callable[[Path], None] | None = None) -> Arrays:
         """Those that are remembered under a name, or else made, by one process of all that want them now."""
-        found = self.recall_arrays(name)
+        found = self.recall_arrays(name, damaged)
         if found is not None:
             return found
         with ExitStack() as held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -22,12 +23,14 @@ class Split:
     labels  [n] int64, indices into the class names, or None
     values  [n, V] float64 in the user's units, or None
     pairs   [n, C', H, W]: the picture that each is to be made from, or None
+    named   what picture i is called: a relative POSIX path or a number
     """
 
     images: Images
     labels: Tensor | None = None
     values: Tensor | None = None
     pairs: Images | None = None
+    named: Callable[[int], str] = str
 
     @property
     def resident(self) -> bool:

@@ -81,6 +81,19 @@ class Stored(Images):
         return self._pixels[self.rows[places]], []
 
 
+class Part(Images):
+    """Those at some places [b] of other images."""
+
+    def __init__(self, images: Images, places: Tensor) -> None:
+        super().__init__(images.shape[1:], images.dtype, images.rows[places])
+        self._images, self._places = images, places
+        self.resident = images.resident
+
+    def attempt(self, places: Tensor) -> tuple[Tensor, list[int]]:
+        """See Images.attempt."""
+        return self._images.attempt(self._places[places])
+
+
 class Live(Images):
     """Pictures that are decoded each time: more of them than memory and disk may hold.
 
@@ -120,3 +133,8 @@ class Live(Images):
                 f"{len(self.broken):,} of {len(self):,} images cannot be read; the first is {name} ({reason}).",
                 f"Up to {TOLERATED:.0%} are left out. Mend or remove them, or leave more out with --allow-unreadable.",
             )
+
+
+def evenly_spaced(count: int, most: int) -> Tensor:
+    """Places of at most so many of `count` images, both ends among them: int64 [min(count, most)]."""
+    return torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()

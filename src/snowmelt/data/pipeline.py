@@ -95,6 +95,7 @@ def load_data(
             labels=None if of.labels is None else torch.from_numpy(of.labels[rows]),
             values=None if known.values is None else torch.from_numpy(known.values[rows]),
             pairs=None if pairs is None else images(pairs.source, pairs.decoded, pairs.target),
+            named=lambda place: of.items.name(int(rows[place])),
         )
 
     if test is not None and tested is not None:

@@ -10,7 +10,7 @@ network has begun to learn by heart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from snowmelt.data.data_set import Data, Split
+from snowmelt.data.images import Images, evenly_spaced
 from snowmelt.evaluation.optimum import optimal_loss
 from snowmelt.image.codec import to_network
-from snowmelt.model.condition import Condition
 from snowmelt.model.condition_spec import NOTHING_ELSE
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.level import Level, broadcast
@@ -31,6 +31,8 @@ IMAGES = 256  # of each split, at every level
 BATCH = 64
 SURE = 4  # standard errors beyond which a difference is said to be one
 LARGEST_SET = 200_000  # training images compared with every query
+MOST_NUMBERS = 250_000_000  # in all these images together: 1 GB
+LARGEST_COVARIANCE = 4096  # sides of the largest matrix whose eigenvalues are looked for
 RANGE = (0.01, 100.0)  # sigma/alpha: cleaner or noisier levels say nothing more
 
 
@@ -68,36 +70,49 @@ class Anatomy:
         noise = self.training.error + self.optimum.error
         return torch.where(room > SURE * noise, (self.linear - self.training.mean) / room, torch.nan)
 
+    @property
+    def below(self) -> Tensor:
+        """Where the loss is below the least possible, beyond doubt: [L] bool."""
+        noise = (self.training.error**2 + self.optimum.error**2).sqrt()
+        return self.training.mean < self.optimum.mean - SURE * noise - 1e-6 * self.linear
+
+    @property
+    def above(self) -> Tensor:
+        """Where the network is worse than the best linear denoiser, beyond doubt: [L] bool."""
+        return self.training.mean > self.linear + SURE * self.training.error
+
+    @property
+    def overfit(self) -> Tensor:
+        """Where the loss on held-out images is higher than on those of training, beyond doubt: [L] bool."""
+        if self.held_out is None:
+            return torch.zeros_like(self.above)
+        apart = (self.training.error**2 + self.held_out.error**2).sqrt()
+        return self.held_out.mean > 1.05 * self.training.mean + SURE * apart
+
     def advice(self) -> list[str]:
         """Sentences on where the loss is not where it should be."""
         result = []
-        noise = (self.training.error**2 + self.optimum.error**2).sqrt()
-        below = self.training.mean < self.optimum.mean - SURE * noise - 1e-6 * self.linear
-        if bool(below.any()):
+        if bool(self.below.any()):
             result.append(
-                f"At sigma/alpha {self._span(below)} the loss is below the least possible: the network is told more "
-                "than it should be, or a number here is wrong"
+                f"At sigma/alpha {self._span(self.below)} the loss is below the least possible: the network is told "
+                "more than it should be, or a number here is wrong"
             )
-        above = self.training.mean > self.linear + SURE * self.training.error
-        if bool(above.any()):
+        if bool(self.above.any()):
             result.append(
-                f"At sigma/alpha {self._span(above)} the network is worse than the best linear denoiser: train longer, "
-                "or these levels are visited too rarely"
+                f"At sigma/alpha {self._span(self.above)} the network is worse than the best linear denoiser: train "
+                "longer, or these levels are visited too rarely"
             )
-        if self.held_out is not None:
-            apart = (self.training.error**2 + self.held_out.error**2).sqrt()
-            overfit = self.held_out.mean > 1.05 * self.training.mean + SURE * apart
-            if bool(overfit.any()):
-                result.append(
-                    f"At sigma/alpha {self._span(overfit)} the loss on held-out images is higher than on those of "
-                    "training: it is learning by heart; stop earlier, add dropout or augmentation, or more images"
-                )
+        if bool(self.overfit.any()):
+            result.append(
+                f"At sigma/alpha {self._span(self.overfit)} the loss on held-out images is higher than on those of "
+                "training: it is learning by heart; stop earlier, add dropout or augmentation, or more images"
+            )
         if not result:
             result.append("Between the bounds everywhere, and no higher on held-out images than the noise explains")
         return result
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; `from_json` is the inverse."""
         held = self.held_out
         return {
             "sigma_over_alpha": self.ratio.tolist(),
@@ -112,10 +127,65 @@ class Anatomy:
             "advice": self.advice(),
         }
 
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Anatomy:
+        """From what `to_json` wrote."""
+
+        def losses(name: str) -> Losses:
+            return Losses(*(torch.tensor(value[each], dtype=torch.float64) for each in (name, f"{name}_error")))
+
+        ratio, linear = (torch.tensor(value[each], dtype=torch.float64) for each in ("sigma_over_alpha", "linear"))
+        held_out = None if value["held_out"] is None else losses("held_out")
+        return Anatomy(ratio, losses("training"), held_out, losses("optimum"), linear)
+
     def _span(self, where: Tensor) -> str:
         chosen = self.ratio[where]
         low, high = float(chosen[0]), float(chosen[-1])
         return f"{low:.2g}" if low == high else f"{low:.2g} to {high:.2g}"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What any network's loss on some training images lies between, by level [L], a number of the image.
+
+    ratio    sigma/alpha
+    places   which training images: the bounds hold for the loss on these
+    optimum  the least possible
+    linear   the best linear denoiser's
+    """
+
+    ratio: Tensor
+    places: Tensor
+    optimum: Losses
+    linear: Tensor
+
+
+def bounds(
+    data: Data,
+    schedule: Schedule,
+    *,
+    levels: int = LEVELS,
+    most: int = LARGEST_SET,
+    tolerance: float = 0.01,
+    seconds: float = 300,
+    seed: int = 0,
+) -> Bounds:
+    """The bounds at `levels` noise levels, from at most `most` training images, evenly spaced: fewer of large ones.
+
+    tolerance, seconds  the optimum's error falls to this share of the linear loss, or as far as in this time
+    Told values or a paired image, a network may know which image it is about, so that the least loss is 0 then.
+    """
+    ratio = noise_ratios(schedule, levels)
+    images = data.training.images
+    size = math.prod(images.shape[1:])
+    places = comparable(images, most)
+    labels = None if data.training.labels is None else data.training.labels[places]
+    x = to_network(images[places], data.value_range)
+    best = optimal_loss(
+        x, schedule.at_log_snr(-2 * ratio.log()), labels, tolerance=tolerance, seconds=seconds, seed=seed
+    )
+    share = (0 if data.conditions != NOTHING_ELSE else 1) / size
+    return Bounds(ratio, places, Losses(share * best.loss, share * best.standard_error), best.linear / size)
 
 
 def anatomy(
@@ -123,41 +193,35 @@ def anatomy(
     schedule: Schedule,
     data: Data,
     device: torch.device,
+    within: Bounds,
     *,
-    levels: int = LEVELS,
     images: int = IMAGES,
-    seconds: float = 300,
-    seed: int = 0,
+    seed: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Anatomy:
-    """Take a denoiser's loss apart.
-
-    levels, images  how many noise levels, and how many images of each split at every level
-    seconds         for the optimum; its error falls to 1% of the linear loss if that is time enough
-    At most 200,000 training images, evenly spaced, are compared. Told values or a paired image, a network may know
-    which image it is about, so that the least loss is 0 then.
-    """
+    """Take a denoiser's loss apart, on `images` images of each split at every level."""
     tell = progress or (lambda _: None)
-    ratio = _ratios(schedule, levels)
-    level = schedule.at_log_snr(-2 * ratio.log())
-    chosen = torch.linspace(0, len(data.training.images) - 1, min(LARGEST_SET, len(data.training.images))).long()
-    x = to_network(data.training.images[chosen], data.value_range)
-    labels = None if data.training.labels is None else data.training.labels[chosen]
-    size = x[0].numel()
-    tell("the least loss there is")
-    best = optimal_loss(x, level, labels, seconds=seconds, seed=seed)
-    knows_more = data.conditions != NOTHING_ELSE
-    tell("the loss on training images")
-    training = _losses(denoiser, level, data, data.training, images, device, seed + 1)
+    level = schedule.at_log_snr(-2 * within.ratio.log())
+    tell("Loss on training images, by noise level")
+    training = _losses(denoiser, level, data, data.training, within.places, images, device, seed)
     held_out = None
     if len(data.holdout.images):
-        tell("the loss on held-out images")
-        held_out = _losses(denoiser, level, data, data.holdout, images, device, seed + 2)
-    optimum = Losses(*((0 if knows_more else 1) * each / size for each in (best.loss, best.standard_error)))
-    return Anatomy(ratio, training, held_out, optimum, best.linear / size)
+        tell("Loss on held-out images, by noise level")
+        everyone = torch.arange(len(data.holdout.images))
+        held_out = _losses(denoiser, level, data, data.holdout, everyone, images, device, seed + 1)
+    return Anatomy(within.ratio, training, held_out, within.optimum, within.linear)
 
 
-def _ratios(schedule: Schedule, count: int) -> Tensor:
+def comparable(images: Images, most: int) -> Tensor:
+    """Places of at most `most` images, evenly spaced: so few of large ones that they and their covariance fit."""
+    size = math.prod(images.shape[1:])
+    count = min(most, len(images), max(2, MOST_NUMBERS // size))
+    if size > LARGEST_COVARIANCE:
+        count = min(count, LARGEST_COVARIANCE)
+    return evenly_spaced(len(images), count)
+
+
+def noise_ratios(schedule: Schedule, count: int) -> Tensor:
     """sigma/alpha from clean to noisy, evenly in its logarithm, within the schedule's own range: [count] float64."""
     low, high = schedule.ratio_range()
     ends = math.log(max(low, RANGE[0])), math.log(min(high, RANGE[1]))
@@ -166,14 +230,23 @@ def _ratios(schedule: Schedule, count: int) -> Tensor:
 
 @torch.no_grad()
 def _losses(
-    denoiser: Denoiser, level: Level, data: Data, split: Split, count: int, device: torch.device, seed: int
+    denoiser: Denoiser,
+    level: Level,
+    data: Data,
+    split: Split,
+    places: Tensor,
+    count: int,
+    device: torch.device,
+    seed: int,
 ) -> Losses:
-    """The network's loss on some images of a split, other noise for each level and image."""
+    """The network's loss on `count` random images of those at `places`, other images and noise for each level."""
     generator = torch.Generator().manual_seed(seed)
     means, errors = [], []
     for alpha, sigma in zip(level.alpha.tolist(), level.sigma.tolist(), strict=True):
         found = []
-        for x_0, cond in _some(data, split, count, generator):
+        for part in torch.split(places[torch.randint(len(places), (count,), generator=generator)], BATCH):
+            pixels, cond = split.take(part, data.conditions)
+            x_0 = to_network(pixels, data.value_range)
             each = Level(*(torch.full((len(x_0),), end, dtype=torch.float64) for end in (alpha, sigma)))
             noise = torch.randn(x_0.shape, generator=generator)
             x_t = (broadcast(each.alpha, x_0) * x_0 + broadcast(each.sigma, x_0) * noise).to(device)
@@ -183,13 +256,3 @@ def _losses(
         means.append(losses.mean())
         errors.append(losses.std() / len(losses) ** 0.5)
     return Losses(torch.stack(means), torch.stack(errors))
-
-
-def _some(
-    data: Data, split: Split, count: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Condition | None]]:
-    """Batches of images of a split, drawn at random, with what the network is told of them."""
-    places = torch.randint(len(split.images), (count,), generator=generator)
-    for part in torch.split(places, BATCH):
-        pixels, cond = split.take(part, data.conditions)
-        yield to_network(pixels, data.value_range), cond

@@ -6,16 +6,19 @@ also extrapolated to infinite n (Chong & Forsyth 2020).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.evaluation.estimate import Estimate
 
 CHUNK = 8192
 # Sizes at which the distance is taken to see how it falls with 1/n, and how often at each.
 SIZES, REPEATS = 12, 3
+BLOCKS = 10  # of each set, left out in turn for the standard error
 FEWEST = 50  # of a set, for a line through the sizes to mean anything
 
 
@@ -46,44 +49,70 @@ def moments(features: Tensor) -> Moments:
     return Moments(count, mean, scatter / (count - 1))
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def root_of(a: Moments) -> Tensor:
+    """A matrix R [d, d] of which R R^T is the covariance; it exists too where there are fewer images than features."""
+    values, vectors = torch.linalg.eigh(a.covariance)
+    root: Tensor = vectors * values.clamp(min=0).sqrt()
+    return root
+
+
+def frechet_distance(a: Moments, b: Moments, root: Tensor | None = None) -> float:
     """|mean - mean|^2 + trace(A + B - 2 (A B)^(1/2)), at least 0.
 
-    The root's trace is that of the symmetric A^(1/2) B A^(1/2), whose eigenvalues are never complex: it exists too
-    where there are fewer images than features.
+    root  that of `a`, where it is known already
+    The root's trace is that of the symmetric A^(1/2) B A^(1/2), whose eigenvalues are never complex.
     """
-    values, vectors = torch.linalg.eigh(a.covariance)
-    root = vectors * values.clamp(min=0).sqrt()  # A = root root^T
+    root = root_of(a) if root is None else root
     overlap = torch.linalg.eigvalsh(root.T @ b.covariance @ root).clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * overlap
     return max(0.0, float(distance))
 
 
-@dataclass(frozen=True)
-class Extrapolation:
-    """A distance at n = infinity, with the standard error of the line it lies on; None where there are too few."""
+def frechet_estimate(real: Tensor, fake: Tensor, blocks: int = BLOCKS, seed: int = 0) -> Estimate:
+    """The distance of two sets of features [n, d] and [m, d], with the standard error of both being samples.
 
-    value: float
-    standard_error: float
+    A delete-one-block jackknife over each set. What it does not contain is the bias of few images, which
+    `frechet_at_infinity` shows.
+    """
+    moments_real, moments_fake = moments(real), moments(fake)
+    value = frechet_distance(moments_real, moments_fake)
+    variance = 0.0
+    for varied, fixed in ((fake, moments_real), (real, moments_fake)):
+        root = root_of(fixed)
+        order = torch.randperm(len(varied), generator=torch.Generator().manual_seed(seed))
+        parts = min(blocks, len(varied) // 2)
+        if parts < 2:
+            return Estimate(value, float("nan"))
+        without = []
+        for block in order.tensor_split(parts):
+            kept = torch.ones(len(varied), dtype=torch.bool)
+            kept[block] = False
+            without.append(frechet_distance(fixed, moments(varied[kept]), root))
+        variance += (parts - 1) / parts * sum((each - sum(without) / parts) ** 2 for each in without)
+    return Estimate(value, variance**0.5)
 
 
-def frechet_at_infinity(features: Tensor, reference: Moments, seed: int = 0) -> Extrapolation | None:
-    """The Frechet distance that infinitely many features of this law would have to `reference`.
+def frechet_at_infinity(
+    features: Tensor, reference: Moments, distance: Estimate | None = None, seed: int = 0
+) -> Estimate | None:
+    """The Frechet distance that infinitely many features of this law would have to `reference`; None for under 50.
 
+    distance  that of all the features, whose own error the result has too
     Distances of random subsets of n/4 to n features, against 1/size: a straight line, whose value at 0 is the answer.
-    Its error is the line's own (the subsets overlap, so that it is rather too small). Its sign is free: a value below
+    Without `distance` its error is the line's own, too small: the subsets overlap. Its sign is free: a value below
     zero says that the sets are nearer than this many features can tell.
     """
     count = len(features)
     if count < FEWEST:
         return None
+    root = root_of(reference)
     generator = torch.Generator().manual_seed(seed)
     sizes, distances = [], []
     for size in torch.linspace(count / 4, count, SIZES).round().long().tolist():
         for _ in range(REPEATS if size < count else 1):
             chosen = torch.randperm(count, generator=generator)[:size]
             sizes.append(size)
-            distances.append(frechet_distance(moments(features[chosen]), reference))
+            distances.append(frechet_distance(reference, moments(features[chosen]), root))
     x = 1 / torch.tensor(sizes, dtype=torch.float64)
     y = torch.tensor(distances, dtype=torch.float64)
     spread = (x - x.mean()).square().sum()
@@ -91,4 +120,5 @@ def frechet_at_infinity(features: Tensor, reference: Moments, seed: int = 0) -> 
     value = y.mean() - slope * x.mean()
     residual = (y - value - slope * x).square().sum() / (len(x) - 2)
     error = (residual * (1 / len(x) + x.mean() ** 2 / spread)).sqrt()
-    return Extrapolation(float(value), float(error))
+    sampled = 0.0 if distance is None or math.isnan(distance.standard_error) else distance.standard_error
+    return Estimate(float(value), math.hypot(float(error), sampled))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.evaluation.estimate import Estimate
 
 NEIGHBOURS_PR, NEIGHBOURS_DC = 3, 5
 CHUNK = 1024
@@ -19,14 +20,16 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Manifold:
-    """precision: share of samples in the real manifold; recall: share of real images in the samples' manifold;
+    """Each with the standard error of the set that it is a mean over, the other set's manifold being as it is.
+
+    precision: share of samples in the real manifold; recall: share of real images in the samples' manifold;
     density: how many real balls hold a sample, of k (1 is as dense as real); coverage: share of real balls that hold a
     sample. k is 3 for the first two and 5 for the others."""
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: Estimate
+    recall: Estimate
+    density: Estimate
+    coverage: Estimate
 
 
 def manifold_metrics(real: Tensor, fake: Tensor) -> Manifold:
@@ -41,21 +44,21 @@ def manifold_metrics(real: Tensor, fake: Tensor) -> Manifold:
     in_real = torch.zeros(len(fake), dtype=torch.bool)
     recalled = torch.zeros(len(real), dtype=torch.bool)
     covered = torch.zeros(len(real), dtype=torch.bool)
-    balls = 0
+    balls = torch.zeros(len(fake), dtype=torch.float64)
     for start in range(0, len(fake), CHUNK):
         part = slice(start, start + CHUNK)
         distances = torch.cdist(fake[part].double(), real.double())
         in_real[part] = (distances <= real_radii[0]).any(1)
         recalled |= (distances <= fake_radii[0][part, None]).any(0)
         inside = distances <= real_radii[1]
-        balls += int(inside.sum())
+        balls[part] = inside.double().sum(1)
         covered |= inside.any(0)
-    return Manifold(
-        precision=float(in_real.double().mean()),
-        recall=float(recalled.double().mean()),
-        density=balls / (NEIGHBOURS_DC * len(fake)),
-        coverage=float(covered.double().mean()),
-    )
+    return Manifold(_mean(in_real), _mean(recalled), _mean(balls / NEIGHBOURS_DC), _mean(covered))
+
+
+def _mean(values: Tensor) -> Estimate:
+    values = values.double()
+    return Estimate(float(values.mean()), float(values.std()) / len(values) ** 0.5)
 
 
 def _radii(features: Tensor, neighbours: tuple[int, ...]) -> list[Tensor]:

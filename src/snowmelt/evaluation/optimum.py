@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from snowmelt.evaluation.wiener import Wiener
+from snowmelt.model.condition import Condition
+from snowmelt.oracle.finite import FiniteData
 from snowmelt.process.level import Level
 
 QUERIES = 64  # x_t at a time
@@ -62,7 +64,7 @@ def optimal_loss(
     linear = wiener.loss(level)
     samples: list[list[tuple[Tensor, Tensor]]] = [[] for _ in linear]
     generator = torch.Generator().manual_seed(seed)
-    squares = torch.cat([chunk.double().square().sum(1) for chunk in torch.split(flat, CHUNK)])
+    data = FiniteData(flat, labels, CHUNK)
     start = time.monotonic()
 
     def ask(number: int) -> None:
@@ -70,8 +72,8 @@ def optimal_loss(
         chosen = torch.randint(len(flat), (QUERIES,), generator=generator)
         x_0 = flat[chosen].double()
         x_t = alpha * x_0 + sigma * torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
-        same = None if labels is None else labels[chosen]
-        variance = _posterior_variance(flat, squares, x_t, alpha, sigma, labels, same)
+        each = Level(*(torch.full((QUERIES,), end, dtype=torch.float64) for end in (alpha, sigma)))
+        _, variance = data.posterior(x_t, each, None if labels is None else Condition(label=labels[chosen]))
         samples[number].append((variance, (x_0 - wiener(x_t, alpha, sigma)).square().sum(1)))
 
     for number in range(len(linear)):
@@ -91,37 +93,6 @@ def optimal_loss(
         linear,
         torch.tensor([QUERIES * len(batches) for batches in samples]),
     )
-
-
-def _posterior_variance(
-    flat: Tensor,
-    squares: Tensor,
-    x_t: Tensor,
-    alpha: float,
-    sigma: float,
-    labels: Tensor | None,
-    same: Tensor | None,
-) -> Tensor:
-    """E[|x_0|^2 | x_t] - |E[x_0 | x_t]|^2 over all images (of the class `same`), [B] float64."""
-    count, dimension = x_t.shape
-    top = torch.full((count,), -torch.inf, dtype=torch.float64)
-    total, second = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
-    first = torch.zeros(count, dimension, dtype=torch.float64)
-    for start in range(0, len(flat), CHUNK):
-        part = slice(start, start + CHUNK)
-        chunk = flat[part].double()
-        # log of each image's share, up to what all have in common: (alpha x . y - alpha^2 |y|^2 / 2) / sigma^2
-        log_share = (alpha * (x_t @ chunk.T) - alpha**2 / 2 * squares[part]) / sigma**2
-        if labels is not None and same is not None:
-            log_share.masked_fill_(labels[part] != same[:, None], -torch.inf)
-        larger = torch.maximum(top, log_share.amax(1))
-        safe = torch.where(larger.isinf(), 0.0, larger)
-        share, kept = torch.exp(log_share - safe[:, None]), torch.exp(top - safe)
-        total = total * kept + share.sum(1)
-        second = second * kept + share @ squares[part]
-        first = first * kept[:, None] + share @ chunk
-        top = larger
-    return (second / total - (first / total[:, None]).square().sum(1)).clamp(min=0)
 
 
 def _controlled(batches: list[tuple[Tensor, Tensor]], known: float) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from snowmelt.process.level import Level
 
 CHUNK = 4096
+NOTHING = 1e-12  # of the largest eigenvalue: what is left of rounding
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,6 @@ class Wiener:
     mean     [d] float64
     values   [k] float64: eigenvalues of the covariance, those that are not zero
     vectors  [d, k] float64
-    dimension  d
     """
 
     mean: Tensor
@@ -29,16 +29,22 @@ class Wiener:
     @classmethod
     def of(cls, images: Tensor) -> Wiener:
         """From images [n, *S] in [-1, 1]; the covariance is that of the set itself (divided by n)."""
-        count = len(images)
-        mean = torch.zeros(images[0].numel(), dtype=torch.float64)
+        count, size = len(images), images[0].numel()
+        mean = torch.zeros(size, dtype=torch.float64)
         for chunk in torch.split(images, CHUNK):
             mean += chunk.double().flatten(1).sum(0) / count
-        covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+        if count < size:
+            # Of few images the scalar products have the same eigenvalues, and are the smaller matrix.
+            centred = images.double().flatten(1) - mean
+            values, vectors = torch.linalg.eigh(centred @ centred.T / count)
+            kept = values > NOTHING * values[-1]
+            return cls(mean, values[kept], centred.T @ vectors[:, kept] / (values[kept] * count).sqrt())
+        covariance = torch.zeros(size, size, dtype=torch.float64)
         for chunk in torch.split(images, CHUNK):
             centred = chunk.double().flatten(1) - mean
             covariance.addmm_(centred.T, centred, alpha=1 / count)
         values, vectors = torch.linalg.eigh(covariance)
-        kept = values > 1e-12 * values[-1]
+        kept = values > NOTHING * values[-1]
         return cls(mean, values[kept], vectors[:, kept])
 
     def loss(self, level: Level) -> Tensor:

@@ -2,142 +2,224 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snowmelt.base.files import write_text
+from snowmelt.base.files import quoted, write_text
 from snowmelt.data.own import PREVIEW
-from snowmelt.training.config import load_config
-from snowmelt.training.metrics import QUARTERS, read_metrics
+from snowmelt.evaluation.anatomy import Anatomy
+from snowmelt.report.anatomy import draw_anatomy
+from snowmelt.report.curves import WORDS, draw_losses
+from snowmelt.report.evaluation import COPIES, FOLDER, SAMPLES, compared, measured, picture_of
+from snowmelt.report.html import bullets, command, figure, folded, heading, page, paragraph, strip, table
+from snowmelt.training.config import TrainConfig, load_config
+from snowmelt.training.metrics import read_metrics
 from snowmelt.training.progress import duration
 from snowmelt.training.run import CONFIG, METRICS
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #777; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
-p.about, figcaption { color: var(--soft); }
-figure { margin: 1rem 0; } img { max-width: 100%; image-rendering: pixelated; background: #fff; }
-img.plot { image-rendering: auto; }
-table { border-collapse: collapse; } td, th { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top; }
-tr { border-bottom: 1px solid var(--line); }
-pre { overflow-x: auto; padding: .8rem; border: 1px solid var(--line); border-radius: .3rem; font-size: .85rem; }
-.strip { display: flex; flex-wrap: wrap; gap: 1rem; } .strip figure { width: 17rem; margin: 0; }
-"""
-
-
-def write_run_page(run: Path, grid: Path | None = None, findings: Sequence[tuple[str, str]] = ()) -> Path:
-    """Write RUN/report.html from what the run has recorded.
-
-    grid      a picture of samples to show first
-    findings  (what was measured, the number in words) to show beside it
-    """
-    config = load_config(run / CONFIG)
-    rows = read_metrics(run / METRICS)
-    losses = [row for row in rows if row.get("loss") is not None]
-    parts = [f"<h1>{html.escape(config.name)}</h1>", f'<p class="about">{html.escape(_about(config, losses))}</p>']
-    if grid is not None:
-        parts += ["<h2>Samples</h2>", _figure(_png(grid), "New images, drawn from noise.")]
-    if findings:
-        parts += ["<h2>Measured</h2>", _table(findings)]
-    if len(losses) > 1:
-        parts += ["<h2>Training</h2>", _figure(_loss_plot(rows, losses), _LOSS_WORDS, plot=True)]
-    previews = sorted((run / "previews").glob("step_*.png"))
-    if previews:
-        shown = "".join(_figure(_png(path), f"step {int(path.stem[5:]):,}") for path in previews[-8:])
-        parts += [
-            "<h2>On the way</h2>",
-            f"<p>The same seeds again and again: {_blocks(config)}.</p>",
-            f'<div class="strip">{shown}</div>',
-        ]
-    if (run / PREVIEW).exists():
-        parts += ["<h2>Data</h2>", _figure(_png(run / PREVIEW), "What the network was shown.")]
-    parts += ["<h2>Settings</h2>", f"<pre>{html.escape(config.to_yaml())}</pre>"]
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(config.name)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
-        f"<body>{''.join(parts)}</body></html>\n"
-    )
-    path = run / "report.html"
-    write_text(path, page)
-    return path
-
-
-_LOSS_WORDS = (
-    "The loss by how much noise there is: q0 is the cleanest quarter of the noise levels, q3 the noisiest. "
-    "It falls fast and then looks flat; judge by the held-out loss (dots) and by the pictures."
+PREVIEWS = 8  # that are shown
+SUSPECTS = 20  # that are named
+COPIES_WORDS = (
+    "The samples that are nearest to a training image, beside it, mirrored and moved as it was found. The ratio is the "
+    "distance to it over that to others nearby: 0 is the same picture, 1 is no nearer than others."
+)
+PAGE = "report.html"
+QUALITY = ("fd", "kid", "prdc")
+ANATOMY_WORDS = (
+    "The loss by noise level, between what any linear denoiser loses (grey) and the least that is possible on the "
+    "training set (green), each with two standard errors. Shaded grey: worse than linear. Shaded red: held-out images "
+    "fare worse than those of training, the network is learning by heart. Below, how far of the way it has come."
 )
 
 
-def _blocks(config: Any) -> str:
-    """What stands side by side in a preview."""
-    if config.data.cond_image is None:
-        return "on the left the weights of that step, on the right their average"
-    return "on the left what they are made from, then the weights of that step, on the right their average"
+@dataclass(frozen=True)
+class Run:
+    """A run as it lies on the disk.
+
+    rows     of metrics.jsonl
+    results  (file, content) of eval/, the newest first
+    """
+
+    folder: Path
+    config: TrainConfig
+    rows: list[dict[str, Any]]
+    results: list[tuple[Path, dict[str, Any]]]
+
+    @staticmethod
+    def read(folder: Path) -> Run:
+        """From the run's folder; results that cannot be read are left out."""
+        results = []
+        for path in sorted((folder / FOLDER).glob("*.json"), key=lambda path: -path.stat().st_mtime):
+            try:
+                result = json.loads(path.read_text(encoding="utf-8"))
+                compared(result)
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            results.append((path, result))
+        return Run(folder, load_config(folder / CONFIG), read_metrics(folder / METRICS), results)
+
+    def newest(self, *kinds: str) -> tuple[Path, dict[str, Any]] | None:
+        """The newest result that holds one of these."""
+        return next((each for each in self.results if any(kind in each[1] for kind in kinds)), None)
 
 
-def _about(config: Any, losses: list[dict[str, Any]]) -> str:
-    process = config.process
+def write_run_page(run: Path, grid: Path | None = None, findings: Sequence[tuple[str, str]] = ()) -> Path:
+    """Write RUN/report.html from what the run has recorded and what has been measured of it.
+
+    grid      a picture of samples to show first, in place of those of the newest evaluation
+    findings  (what was measured, the number in words) to show beside it
+    """
+    read = Run.read(run)
+    parts = [
+        f"<h1>{html.escape(read.config.name)}</h1>",
+        paragraph(_about(read), "about"),
+        *_samples(read, grid),
+        *_quality(read, findings),
+        *_copies(read),
+        *_anatomy(read),
+        *_training(read),
+        *_previews(read),
+        *_data(read),
+        *_again(read),
+        heading("Settings"),
+        folded("Everything that decides what the run does", read.config.to_yaml()),
+    ]
+    path = run / PAGE
+    write_text(path, page(read.config.name, parts))
+    return path
+
+
+def _about(run: Run) -> str:
+    config = run.config
+    channels, (height, width) = config.data.channels, config.data.size
     text = (
-        f"{config.data.source}: {config.data.channels} x {config.data.size[0]} x {config.data.size[1]}; preset "
-        f"{config.preset}; predicts {process.prediction} on the {process.schedule} schedule; {config.budget}"
+        f"{config.data.source}: {channels} x {height} x {width}; preset {config.preset}; predicts "
+        f"{config.process.prediction} on the {config.process.schedule} schedule; {config.budget}"
     )
+    losses = [row for row in run.rows if row.get("loss") is not None]
     if losses:
-        last = losses[-1]
-        text += f"; {last['images']:,} images in {duration(last['elapsed'])}"
+        text += f"; {losses[-1]['images']:,} images in {duration(losses[-1]['elapsed'])}"
     return text
 
 
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows)
-    return f"<table>{cells}</table>"
+def _samples(run: Run, grid: Path | None) -> list[str]:
+    for path, result in [] if grid is not None else run.results:
+        picture = picture_of(path, SAMPLES)
+        if picture.is_file():
+            words = f"New images, drawn from noise: {compared(result).split(' beside ')[0]}."
+            return [heading("Samples"), figure(picture.read_bytes(), words)]
+    return [] if grid is None else [heading("Samples"), figure(grid.read_bytes(), "New images, drawn from noise.")]
 
 
-def _png(path: Path) -> bytes:
-    return path.read_bytes()
+def _quality(run: Run, findings: Sequence[tuple[str, str]]) -> list[str]:
+    parts = [heading("Measured"), table(findings)] if findings else []
+    found = run.newest(*QUALITY)
+    if found is None:
+        return parts
+    path, result = found
+    parts = parts or [heading("Measured")]
+    return [
+        *parts,
+        paragraph(f"{compared(result)}. After ± stand two standard errors."),
+        table(measured(result)),
+        bullets(_of_distances(result)),
+        paragraph(_protocol(path, result), "protocol"),
+    ]
 
 
-def _figure(png: bytes, caption: str, plot: bool = False) -> str:
-    data = base64.b64encode(png).decode()
-    kind = ' class="plot"' if plot else ""
+def _of_distances(result: dict[str, Any]) -> list[str]:
+    """The findings that are not said in a section of their own."""
+    elsewhere = [
+        *result.get("anatomy", {}).get("advice", ()),
+        *result.get("memorization", {}).get("sentences", ()),
+    ]
+    return [each for each in result["findings"] if each not in elsewhere]
+
+
+def _protocol(path: Path, result: dict[str, Any]) -> str:
+    features = result["protocol"]["features"]
     return (
-        f'<figure><img{kind} alt="{html.escape(caption)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        f"{path.name}, {result['when']}, snowmelt {result['snowmelt']}. Features: {features['name']}, SHA-256 "
+        f"{features['sha256'][:16]}..., {features['dimensions']:,} numbers; resized: {features['resize']}; "
+        f"{features['remark']}. Pixels: {result['protocol']['pixels']}."
     )
 
 
-def _loss_plot(rows: list[dict[str, Any]], losses: list[dict[str, Any]]) -> bytes:
-    """Loss against images, all and by quarter, and the held-out loss."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    images = [row["images"] for row in losses]
-    for quarter in range(QUARTERS):
-        values = _smooth([row[f"loss_q{quarter}"] for row in losses])
-        axes.plot(images, values, lw=1, alpha=0.6, label=f"q{quarter}")
-    axes.plot(images, _smooth([row["loss"] for row in losses]), lw=2, color="black", label="all")
-    per_step = losses[-1]["images"] / losses[-1]["step"]
-    held = [(row["step"] * per_step, row["held_out_loss"]) for row in rows if "held_out_loss" in row]
-    if held:
-        axes.plot(*zip(*held, strict=True), "o", color="tab:red", label="held out, average's")
-    axes.set(xlabel="images seen", ylabel="loss", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(ncols=6, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+def _copies(run: Run) -> list[str]:
+    found = run.newest("memorization")
+    if found is None:
+        return []
+    path, result = found
+    memorization, picture = result["memorization"], picture_of(path, COPIES)
+    parts = [heading("Copies of training images"), bullets(memorization["sentences"])]
+    if memorization["suspected"]:
+        rows = [
+            (each["sample"], f"{each['train']} ({each['transformation']}), {each['ratio']:.2f} of the way to others")
+            for each in memorization["suspected"][:SUSPECTS]
+        ]
+        parts.append(table(rows))
+    if picture.is_file():
+        parts.append(figure(picture.read_bytes(), COPIES_WORDS))
+    return parts
 
 
-def _smooth(values: list[float | None]) -> list[float]:
-    """A running mean over about a fiftieth of the run; gaps take their neighbour's value."""
-    reach, result, mean = max(1, len(values) // 50), list[float](), None
-    for value in values:
-        if value is not None:
-            mean = value if mean is None else mean + (value - mean) / reach
-        result.append(float("nan") if mean is None else mean)
-    return result
+def _anatomy(run: Run) -> list[str]:
+    """Of the newest evaluation, or else of the run's own last row of it."""
+    found = run.newest("anatomy")
+    rows = [row["anatomy"] for row in run.rows if "anatomy" in row]
+    if found is None and not rows:
+        return []
+    anatomy = Anatomy.from_json(found[1]["anatomy"] if found is not None else rows[-1])
+    return [
+        heading("The loss between its bounds"),
+        figure(draw_anatomy(anatomy), ANATOMY_WORDS, plot=True),
+        bullets(anatomy.advice()),
+    ]
+
+
+def _training(run: Run) -> list[str]:
+    drawn = draw_losses(run.rows)
+    return [] if drawn is None else [heading("Training"), figure(drawn, WORDS, plot=True)]
+
+
+def _previews(run: Run) -> list[str]:
+    paths = sorted((run.folder / "previews").glob("step_*.png"))[-PREVIEWS:]
+    if not paths:
+        return []
+    shown = [figure(path.read_bytes(), f"step {int(path.stem[5:]):,}") for path in paths]
+    words = "The same seeds again and again: on the left the weights of that step, on the right their average."
+    if run.config.data.cond_image is not None:
+        words = (
+            "The same seeds again and again: on the left what they are made from, then the weights of that step, on "
+            "the right their average."
+        )
+    return [heading("On the way"), paragraph(words), strip(shown)]
+
+
+def _data(run: Run) -> list[str]:
+    path = run.folder / PREVIEW
+    return [heading("Data"), figure(path.read_bytes(), "What the network was shown.")] if path.is_file() else []
+
+
+def _again(run: Run) -> list[str]:
+    """The commands that make all this again."""
+    config, commands = run.config, []
+    if config.command is not None:
+        commands.append(config.command)
+    folder = quoted(run.folder)
+    commands.append(f"snowmelt sample {folder} -n 64 --out {quoted(run.folder / 'samples')}")
+    commands += [each for each in (result.get("command") for _, result in run.results[:1]) if each]
+    parts = [heading("Again"), command(*commands)]
+    if config.budget.minutes is not None and run.rows:
+        steps = max((row["step"] for row in run.rows), default=0)
+        parts.append(
+            paragraph(
+                f"A run of so many minutes takes as many steps as the machine can: here {steps:,}. Exactly as many "
+                f"elsewhere: --steps {steps} instead of --minutes."
+            )
+        )
+    return parts

@@ -14,12 +14,13 @@ from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.training.budget import Budget
 from snowmelt.training.recipe import Process
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 # What each format added, with the values that runs were trained with before; settings of `data` and so on in a dict
 # of their own: {3: {"data": {"new": 0}}}.
 ADDED: dict[int, dict[str, Any]] = {
     2: {"augment": 0.0},
     3: {"data": {"linear_light": False, "cond_values": None, "cond_image": None}},
+    4: {"command": None},
 }
 
 
@@ -49,6 +50,7 @@ class DataConfig:
 class TrainConfig:
     """A resolved run; `config.yaml` of its folder.
 
+    command          what asks for the same again; None where that was not kept
     network          the network's config as plain values (model.networks)
     batch            images of one optimiser step, over all processes and micro-batches
     micro_batch      images of one forward and backward pass on one device
@@ -65,6 +67,7 @@ class TrainConfig:
     """
 
     name: str
+    command: str | None
     preset: str
     data: DataConfig
     network: dict[str, Any]

@@ -25,6 +25,7 @@ from snowmelt.training.checkpoint import Position
 from snowmelt.training.config import TrainConfig
 from snowmelt.training.distributed import World
 from snowmelt.training.learner import Learner
+from snowmelt.training.live_anatomy import LiveAnatomy
 from snowmelt.training.preview import is_due
 from snowmelt.training.progress import Reporter, Standing
 from snowmelt.training.records import Records
@@ -56,7 +57,8 @@ class Trainer:
         images = ImageSpec(channels, height, width, data.value_range, data.class_names, data.conditions)
         self.learner = Learner(config, images, device, world)
         self.batches = Batches(config, data, self.learner.denoiser.schedule, device, world)
-        self.records = Records(run, config, images, self.learner, self.batches, reporter)
+        anatomy = LiveAnatomy(data, self.learner.denoiser, device)
+        self.records = Records(run, config, images, self.learner, self.batches, anatomy, reporter)
         self.position = Position()
         total = config.budget.fixed_images(config.batch)
         self.plan = Plan(math.inf if total is None else float(total), config.warmup, config.decay)
@@ -109,13 +111,19 @@ class Trainer:
                     row_start = self._row_start()
                 if self.world.leads:
                     self.reporter.show(self._standing(clock))
-                    if is_due(position.step) and self.records.can_afford_preview(position.elapsed):
-                        self.records.preview(position)
+                    if is_due(position.step):
+                        if self.records.can_afford_preview(position.elapsed):
+                            self.records.preview(position)
+                        if self.records.anatomy.affordable(position.elapsed):
+                            self.records.take_apart(position)
                 if self._agreed(position.elapsed - saved >= 60 * config.checkpoint_minutes):
                     self._save()
                     saved, saved_step = position.elapsed, position.step
             if self.world.leads and position.step > 0:
                 self.records.preview(position)
+                # Of a timed run time was set aside for it only if it has been done before.
+                if self.records.anatomy.seconds and self.records.anatomy.affordable(position.elapsed):
+                    self.records.take_apart(position)
             position.elapsed = before + time.monotonic() - began
             if position.step != saved_step:
                 self._save()

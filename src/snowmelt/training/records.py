@@ -17,6 +17,7 @@ from snowmelt.training.batches import Batches
 from snowmelt.training.checkpoint import Position
 from snowmelt.training.config import TrainConfig, save_config
 from snowmelt.training.learner import Learner
+from snowmelt.training.live_anatomy import LiveAnatomy
 from snowmelt.training.metrics import MetricsFile
 from snowmelt.training.preview import COUNT, draw_preview
 from snowmelt.training.progress import Reporter
@@ -30,15 +31,22 @@ PREVIEW_SHARE = 0.03
 class Records:
     """The writing half of a run; only the leading process has one that writes.
 
-    seconds  how long the last save, preview and held-out loss took: what must fit in at the end of a timed run
+    seconds  how long the last save, preview, held-out loss and anatomy took: what must fit in at the end of a timed run
     """
 
     def __init__(
-        self, run: Path, config: TrainConfig, images: ImageSpec, learner: Learner, batches: Batches, reporter: Reporter
+        self,
+        run: Path,
+        config: TrainConfig,
+        images: ImageSpec,
+        learner: Learner,
+        batches: Batches,
+        anatomy: LiveAnatomy,
+        reporter: Reporter,
     ) -> None:
         self.run, self.config, self.images = run, config, images
-        self.learner, self.batches, self.reporter = learner, batches, reporter
-        self.seconds = {"save": 0.0, "preview": 0.0, "held out": 0.0}
+        self.learner, self.batches, self.anatomy, self.reporter = learner, batches, anatomy, reporter
+        self.seconds = {"save": 0.0, "preview": 0.0, "held out": 0.0, "anatomy": 0.0}
         self._preview_seconds = 0.0
         self._metrics = MetricsFile(run / METRICS)
 
@@ -93,6 +101,12 @@ class Records:
         draw_preview(path, self.learner.denoiser, networks, self.images, self.config.process.sampler, asked)
         self.seconds["preview"] = time.monotonic() - start
         self._preview_seconds += self.seconds["preview"]
+
+    def take_apart(self, position: Position) -> None:
+        """Write a row with the averaged network's loss by noise level, between its bounds."""
+        found = self.anatomy.row(self.learner.averaged())
+        self.row({"step": position.step, "images": position.images, "anatomy": found})
+        self.seconds["anatomy"] = self.anatomy.seconds
 
     def row(self, row: dict[str, Any]) -> None:
         """Write a row of metrics.jsonl, and pass it on."""

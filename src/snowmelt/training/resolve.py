@@ -57,7 +57,7 @@ class Wishes:
     decay: float | None = None
     predict: str | None = None
     schedule: str | None = None
-    noise_levels: str | None = None
+    noise_levels: str | int | None = None
     zero_snr: bool | None = None
     learned_variance: bool | None = None
     loss: str = "l2"
@@ -96,7 +96,13 @@ def _decide(
 
 
 def resolve(
-    wishes: Wishes, name: str, data: Data, data_config: DataConfig, device: torch.device, world: int
+    wishes: Wishes,
+    name: str,
+    data: Data,
+    data_config: DataConfig,
+    device: torch.device,
+    world: int,
+    command: str | None = None,
 ) -> tuple[TrainConfig, list[str]]:
     """The complete config of a run on this data and device, and as sentences what the images decided in it.
 
@@ -135,6 +141,7 @@ def resolve(
         flip = handedness.mirroring
         reasons.append(str(handedness))
     config = TrainConfig(
+        command=command,
         name=name,
         preset=preset,
         data=data_config,
@@ -260,7 +267,7 @@ def resolve_process(wishes: Wishes, recipe: Recipe) -> Process:
         process = replace(process, schedule=wishes.schedule, noise_levels=levels, clock=None)
         process = replace(process, sampler=_sampler_for(process))
     if wishes.noise_levels is not None:
-        process = replace(process, noise_levels=_parse_levels(wishes.noise_levels), clock=None)
+        process = replace(process, noise_levels=_parse_levels(str(wishes.noise_levels)), clock=None)
         process = replace(process, sampler=_sampler_for(process))
     changes: dict[str, Any] = {
         "zero_snr": wishes.zero_snr,

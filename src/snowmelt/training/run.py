@@ -10,11 +10,7 @@ from pathlib import Path
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import TEMPORARY, disk_errors, free_name, quoted, sync_folder
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from snowmelt.base.lock import take_lock
 
 CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "log.txt"
 
@@ -45,17 +41,16 @@ def claimed(run: Path, claim: bool = True) -> Iterator[None]:
 
     The claim ends with the process, however it ends. Where the system knows no file locks there is none.
     """
-    if not claim or fcntl is None:
+    # Windows opens no folder as a file; it has no such locks either.
+    if not claim or os.name == "nt":
         yield
         return
     handle = os.open(run, os.O_RDONLY)  # the folder itself: no file has to be left in it
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not take_lock(handle):
             raise SnowmeltError(
                 f"{run} is being trained by another process.", "Wait until it has finished, or stop it with Ctrl-C."
-            ) from error
+            )
         yield
     finally:
         os.close(handle)

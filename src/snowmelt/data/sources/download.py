@@ -13,9 +13,10 @@ from urllib.request import urlopen
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import atomic_file
+from snowmelt.data.cache import user_cache
 
 VARIABLE = "SNOWMELT_DATA"
-CACHE = Path("~/.cache/snowmelt/datasets")
+FOLDER = "datasets"  # in the user's cache
 PATIENCE = 30  # seconds without a byte
 CHUNK = 2**20
 
@@ -31,8 +32,9 @@ class Published:
 
     @property
     def path(self) -> Path:
-        """Where it is kept: $SNOWMELT_DATA or ~/.cache/snowmelt/datasets, in a folder of the data set's name."""
-        return Path(os.environ.get(VARIABLE) or CACHE).expanduser() / self.data / self.name
+        """Where it is kept: $SNOWMELT_DATA or the user's cache, in a folder of the data set's name."""
+        named = os.environ.get(VARIABLE)
+        return (Path(named).expanduser() if named else user_cache() / FOLDER) / self.data / self.name
 
 
 def fetched(file: Published, otherwise: str = "") -> Path:

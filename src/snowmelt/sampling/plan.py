@@ -1,0 +1,108 @@
+"""What sampling from a model will do, decided before it starts: table, clipping, guidance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.model.asked import Asked
+from snowmelt.model.bundle import Model
+from snowmelt.model.denoiser import Denoiser
+from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Clip, Clipped, Interval
+from snowmelt.sampling.brownian import require_falling
+from snowmelt.sampling.sampler import make_tableau, sample_batch
+from snowmelt.sampling.tableau import Tableau
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """What sampling will do, decided before it starts.
+
+    tableau   the sampler, at the canonical scale
+    denoiser  the model with clipping and guidance around it
+    brownian  whether noise is read off one path per seed
+    """
+
+    model: Model
+    tableau: Tableau
+    denoiser: Denoiser
+    brownian: bool = False
+
+    def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:
+        """Samples in [-1, 1], float32 [b, C, H, W] on the CPU, `batch` seeds at a time."""
+        model = self.model
+        for start in range(0, len(seeds), batch):
+            part = range(start, min(start + batch, len(seeds)))
+            yield sample_batch(
+                self.denoiser,
+                model.denoiser.schedule,
+                self.tableau,
+                [seeds[i] for i in part],
+                model.images.shape,
+                model.device,
+                asked.condition(part, model.device),
+                brownian=self.brownian,
+            ).cpu()
+
+
+def plan_sampling(
+    model: Model,
+    *,
+    sampler: str | Tableau | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    options: dict[str, Any] | None = None,
+    clip: Clip | None = None,
+    guidance: float = 1.0,
+    interval: Interval = EVERYWHERE,
+    guide: Model | None = None,
+    strength: float = 1.0,
+    brownian: bool = False,
+) -> SamplePlan:
+    """Choose the sampler; whatever is None is the model's own default.
+
+    sampler   a name in `snowmelt.sampling.solvers`, or a table
+    guidance  1 is none; above 1 follows the class more closely (Ho & Salimans 2022)
+    interval  the noise levels at which guidance acts
+    guide     a weaker model to guide away from, instead of away from no class (Karras et al. 2024)
+    strength  the part of the steps that is walked, the last ones: for varying an image
+    brownian  noise off one path per seed: the image hardly depends on the number of steps
+    """
+    if not math.isfinite(guidance):
+        raise SnowmeltError(f"guidance {guidance} is out of range.", "Expected a number; 1 is no guidance, 2 usual.")
+    default = model.sampler
+    if isinstance(sampler, Tableau):
+        if steps is not None or grid is not None or options:
+            raise SnowmeltError("A sampler given as a table has its steps, grid and options in it already.")
+        tableau = sampler
+    else:
+        same = sampler is None or sampler == default.name
+        name = sampler or default.name
+        if steps is None:
+            steps = default.steps if same else min(default.steps, 50)
+        kept = dict(default.options) if same else {}
+        chosen = {**kept, **(options or {})}
+        tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, chosen, strength)
+    if brownian:
+        require_falling(tableau)
+    denoiser: Denoiser = model.denoiser
+    if guide is not None:
+        _require_same_images(model, guide)
+        denoiser = AutoGuided(denoiser, guide.denoiser, guidance, interval)
+    elif guidance != 1:
+        denoiser = ClassifierFree(denoiser, guidance, interval)
+    return SamplePlan(model, tableau, Clipped(denoiser, clip or default.clip), brownian)  # type: ignore[arg-type]
+
+
+def _require_same_images(model: Model, guide: Model) -> None:
+    ours, theirs = model.images, guide.images
+    if (ours.shape, ours.class_names) != (theirs.shape, theirs.class_names):
+        raise SnowmeltError(
+            f"The guide makes other images: {theirs.shape}, classes {theirs.class_names}.",
+            f"Expected {ours.shape}, classes {ours.class_names}: an earlier or smaller model of the same data.",
+        )

@@ -1,0 +1,76 @@
+"""From what a user names to what is judged: a model with the images of its run, or samples beside real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.data_set import Data
+from snowmelt.data.pipeline import FINGERPRINT, load_data
+from snowmelt.evaluation.pictures import Pictures, of_split, read_pictures
+from snowmelt.evaluation.subject import Subject
+from snowmelt.sampling.plan import SamplePlan
+from snowmelt.training.config import DataConfig, load_config
+from snowmelt.training.run import CONFIG
+from snowmelt.training.start import DataWishes
+
+HOLDOUT = 0.05
+Progress = Callable[[int, int], None]
+
+
+def judged_model(
+    path: Path, plan: SamplePlan, real: str | None, fake: str | None, progress: Progress | None = None
+) -> Subject:
+    """A model: its own samples, or those of the folder `fake`; beside the images of its run, or those called `real`."""
+    config = _data_config(path)
+    model, spec = plan.model, plan.model.images
+    remarks: list[str] = []
+    if real is None and config is not None:
+        wishes = {field.name: getattr(config, field.name) for field in fields(DataWishes)}
+        data = load_data(config.source, **wishes, progress=progress)
+        if config.fingerprint.startswith(FINGERPRINT) and data.fingerprint != config.fingerprint:
+            remarks.append(f"The images of {config.source} are no longer those that the model was trained on")
+    else:
+        name = real or model.training.get("data")
+        if name is None:
+            raise SnowmeltError("The model does not say what it was trained on.", "Name the images: --real DATA")
+        fit = "crop" if config is None else config.fit
+        size = (spec.height, spec.width)
+        data = load_data(str(name), size=size, channels=spec.channels, fit=fit, progress=progress)
+    held_out = _held_out(data)
+    training = of_split(data, data.training, "training")
+    samples = None
+    if fake is not None:
+        samples, notes = read_pictures(
+            fake, size=(spec.height, spec.width), channels=spec.channels, one_size=True, progress=progress
+        )
+        remarks += notes
+    return Subject(training, held_out, None, samples, plan, data, tuple(remarks))
+
+
+def judged_samples(real: str, fake: str, progress: Progress | None = None) -> Subject:
+    """The pictures called `fake` beside those called `real`, which are brought to their size and channels."""
+    samples, remarks = read_pictures(fake, size=None, channels=None, one_size=True, progress=progress)
+    channels, *size = samples.shape
+    everything, notes = read_pictures(real, size=(size[0], size[1]), channels=channels, progress=progress)
+    data = load_data(real, size=(size[0], size[1]), channels=channels, holdout=HOLDOUT)
+    rest = None
+    if len(data.training.images) < len(everything):  # no official test split: held-out images are among the real ones
+        rest = torch.searchsorted(everything.images.rows, data.training.images.rows)
+    return Subject(everything, _held_out(data), rest, samples, remarks=(*remarks, *notes))
+
+
+def _held_out(data: Data) -> Pictures | None:
+    return of_split(data, data.holdout, "held-out") if len(data.holdout.images) else None
+
+
+def _data_config(path: Path) -> DataConfig | None:
+    """What the run says of its images, if the model lies in a run: RUN, RUN/model or RUN/checkpoints/step_..."""
+    for folder in (path, path.resolve().parent, path.resolve().parent.parent):
+        if (folder / CONFIG).is_file():
+            return load_config(folder / CONFIG).data
+    return None

@@ -1,0 +1,53 @@
+"""The loss taken apart while a network trains, for a small share of the time."""
+
+import torch
+
+from snowmelt import api
+from snowmelt.data.pipeline import load_data
+from snowmelt.training.live_anatomy import LiveAnatomy
+from snowmelt.training.metrics import read_metrics
+
+
+def apart(run):
+    return [row for row in read_metrics(run / "metrics.jsonl") if "anatomy" in row]
+
+
+def test_a_run_writes_it_when_it_can_afford_it_and_at_the_end(shoes, minimal, tmp_path, monkeypatch):
+    monkeypatch.setattr("snowmelt.training.loop.is_due", lambda step: step == 3)
+    monkeypatch.setattr("snowmelt.training.live_anatomy.SHARE", 1e6)
+    run = api.train(shoes, out=tmp_path / "run", preset=minimal, steps=6, holdout=0.2)
+    rows = apart(run)
+    assert [row["step"] for row in rows] == [3, 6]
+    first, last = (row["anatomy"] for row in rows)
+    assert len(first["training"]) == len(first["held_out"]) == len(first["optimum"]) == len(first["linear"]) == 32
+    assert first["optimum"] == last["optimum"]
+    assert first["training"] != last["training"]
+    assert first["advice"]
+
+
+def test_a_short_run_does_without(shoes, minimal, tmp_path, monkeypatch):
+    monkeypatch.setattr("snowmelt.training.loop.is_due", lambda step: step == 3)
+    assert apart(api.train(shoes, out=tmp_path / "run", preset=minimal, steps=6)) == []
+
+
+def test_its_share_of_the_time_stays_small(finished_run, shoes, monkeypatch):
+    model = api.load(finished_run)
+    live = LiveAnatomy(load_data(shoes, holdout=0.2), model.denoiser, torch.device("cpu"))
+    monkeypatch.setattr("snowmelt.training.live_anatomy.SHARE", 0.1)
+    monkeypatch.setattr("snowmelt.training.live_anatomy.FIRST", 3.0)
+    assert not live.affordable(29)
+    assert live.affordable(31)
+    clock = iter([0.0, 2.0, 2.0, 6.0])  # 2 s for the bounds and 4 s for the losses
+    with monkeypatch.context() as patched:
+        patched.setattr("snowmelt.training.live_anatomy.time.monotonic", lambda: next(clock, 6.0))
+        patched.setattr("snowmelt.training.live_anatomy.bounds", lambda *_, **__: None)
+        patched.setattr("snowmelt.training.live_anatomy.anatomy", lambda *_, **__: Nothing())
+        live.row(model.denoiser.network)
+    assert live.seconds == 4
+    assert not live.affordable(99)  # 2 + 4 + 4 more
+    assert live.affordable(101)
+
+
+class Nothing:
+    def to_json(self):
+        return {}
