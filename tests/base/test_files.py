@@ -53,6 +53,11 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path):
     assert contents(tmp_path) == {"x": "old"}
 
 
+def test_what_is_no_text_is_written_as_an_escape(tmp_path):
+    write_text(tmp_path / "x", os.fsdecode(b"photos\xff"))
+    assert contents(tmp_path) == {"x": r"photos\udcff"}
+
+
 def test_a_really_full_disk_leaves_the_old_file(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("/dev/full is a Linux device")

@@ -11,7 +11,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.cli import main
 
 
-def fresh(*arguments, code="from snowmelt.cli.main import main; main()"):
+def fresh(*arguments, code="from snowmelt.cli.main import main; main()", encoding="utf-8"):
     """A command in an interpreter of its own."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -19,7 +19,7 @@ def fresh(*arguments, code="from snowmelt.cli.main import main; main()"):
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", "PYTHONIOENCODING": encoding},
     )
 
 
@@ -90,6 +90,19 @@ def test_a_slip_of_the_keyboard_is_answered_with_the_nearest_match(refusal, comm
 )
 def test_a_slip_in_sampling_is_too(refusal, finished_run, options, near):
     assert near in refusal("sample", finished_run, "-n", 1, *options)
+
+
+@pytest.mark.parametrize("command", ["data check", "data", "sampler show", "train"])
+def test_the_help_that_is_named_is_that_of_the_command(refusal, command):
+    assert f"`snowmelt {command} --help` lists" in refusal(*command.split(), "x", "--nonsense")
+
+
+def test_names_that_no_terminal_can_show_are_shown_as_escapes(tmp_path, shoes):
+    folder = tmp_path / os.fsdecode(b"shoes\xff")
+    folder.symlink_to(shoes)
+    answer = fresh("data", "check", folder, "--preview", tmp_path / "p.png", encoding="utf-8:strict")
+    assert answer.returncode == 0, answer
+    assert rf"Next: snowmelt train '{tmp_path}/shoes\udcff'" in answer.stdout
 
 
 def test_a_typo_is_told_before_any_image_is_read(refusal):

@@ -22,6 +22,12 @@ def test_a_plan_is_measured_and_nothing_is_written(snowmelt, minimal, shoes, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_next_command_repeats_what_was_asked_for(snowmelt, minimal, shoes):
+    answer = snowmelt("plan", shoes, "--preset", minimal, "--steps", 1, "--batch", 2, "--cond-image", shoes)
+    flags = f"--preset {minimal} --cond-image {shoes} --batch 2"
+    assert answer.out.splitlines()[-1] == f"Next: snowmelt train {shoes} {flags} --minutes 10"
+
+
 def test_a_plan_as_json_adds_up(snowmelt, minimal, shoes):
     seen = json.loads(snowmelt("plan", shoes, "--preset", minimal, "--steps", 4, "--json").out)
     assert seen["low"] <= seen["images_per_second"] <= seen["high"]

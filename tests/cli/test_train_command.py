@@ -43,6 +43,22 @@ def test_the_command_that_is_suggested_works(snowmelt, minimal, shoes, run):
     assert len(list((run / "samples").glob("0*.png"))) == 64
 
 
+@pytest.mark.parametrize("kind", ["pairs", "deep", "bands"])
+def test_the_command_that_is_suggested_works_for_models_that_need_more(snowmelt, minimal, shoes, tmp_path, run, kind):
+    random = np.random.default_rng(0)
+    if kind == "pairs":
+        data, more = shoes, ("--cond-image", shoes)
+    else:
+        data, more = tmp_path / "a.npy", ()
+        pixels = random.integers(0, 65536, (20, 3, 8, 8)) if kind == "deep" else random.integers(0, 256, (20, 7, 8, 8))
+        np.save(data, pixels.astype(np.uint16 if kind == "deep" else np.uint8))
+    answer = snowmelt("train", data, "--out", run, "--preset", minimal, "--steps", 2, *more)
+    command = answer.out.splitlines()[-1].removeprefix("Next:   snowmelt ").split()
+    answer = snowmelt(*command, "--steps", 1)
+    assert answer.code == 0, answer
+    assert len((run / "samples" / "samples.jsonl").read_text().splitlines()) == 64
+
+
 PAIRS = [
     (prediction, schedule)
     for prediction in predictions.names()
@@ -166,7 +182,7 @@ def test_few_images_are_augmented_and_the_samples_are_guided_all_the_same(snowme
     told = " ".join(answer.out.split())
     assert "Against learning 20 images by heart" in told
     assert "with probability 0.15 each" in told
-    assert "Mirroring is off: 20 different images are too few" in told
+    assert "Mirroring is off: too few different images (20)" in told
     assert (config_of(run)["augment"], config_of(run)["network"]["augment_dim"]) == (0.15, 9)
     assert any("held_out_loss" in line for line in (run / "metrics.jsonl").read_text().splitlines())
     assert snowmelt("sample", run, "-n", 2, "--steps", 2, "--guidance", 2).code == 0

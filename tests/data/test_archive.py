@@ -107,6 +107,10 @@ def test_labels_of_hugging_face_s_metadata_in_a_folder(tmp_path, kind):
         ("metadata.jsonl", "nonsense", "metadata.jsonl, line 1: not valid JSON"),
         ("metadata.jsonl", "[1]", "expected a JSON object"),
         ("metadata.csv", "file_name,label\nother.png,1", "no label; the first is a.png"),
+        ("metadata.csv", "file_name,label\na.png, ", "gives 1 of 1 files no label; the first is a.png"),
+        ("metadata.csv", "name,label\na.png,1", "metadata.csv has no column file_name"),
+        ("metadata.csv", 'file_name,label\na.png,"' + 200_000 * "x", "metadata.csv, line 1: not valid CSV"),
+        ("metadata.csv", "file_name,label,label\na.png,1,2", "two columns are called label"),
     ],
 )
 def test_a_broken_label_file_is_named(tmp_path, file, text, match):
@@ -117,7 +121,17 @@ def test_a_broken_label_file_is_named(tmp_path, file, text, match):
     assert load_data(tmp_path, holdout=0, labels="none").training.labels is None
 
 
-@pytest.mark.parametrize("text", ['{"labels": null}', '{"labels": [["a.png", 0.5]]}', '{"other": 1}'])
+def test_blanks_around_a_label_are_none_of_it(tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    (tmp_path / "metadata.csv").write_text("file_name, label\n0.png, car\n1.png,car ")
+    assert load_data(tmp_path, holdout=0).class_names == ("car",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"labels": null}', '{"labels": [["a.png", 0.5]]}', '{"labels": [["a.png", 4000000000]]}', '{"other": 1}'],
+)
 def test_labels_that_are_no_classes_are_left_with_a_note(tmp_path, text):
     (tmp_path / "a.png").write_bytes(png(0))
     (tmp_path / "dataset.json").write_text(text)
@@ -134,6 +148,47 @@ def test_metadata_without_labels_leaves_the_folders_as_classes(tmp_path):
     data = load_data(tmp_path, holdout=0)
     assert data.class_names == ("cat", "dog")
     assert any("metadata.csv has no column label" in note for note in data.report.notes)
+
+
+def test_a_damaged_label_file_in_a_zip_is_named(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("a.png", png(0))
+        made.writestr("dataset.json", '{"labels": [["a.png", 0]]}')
+    path.write_bytes(path.read_bytes().replace(b'[["a.png"', b'[["b.png"'))
+    with pytest.raises(SnowmeltError, match=r"a\.zip: dataset\.json is damaged"):
+        load_data(path, holdout=0)
+    assert len(load_data(path, holdout=0, labels="none").training.images) == 1
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_links_in_a_tar_are_what_they_lead_to(tmp_path, name):
+    """As the folder that was packed: `tar` stores the second name of a file as a link."""
+    folder = tmp_path / "pets"
+    (folder / "dog").mkdir(parents=True)
+    (folder / "cat").mkdir()
+    (folder / "cat" / "0.png").write_bytes(png(0))
+    (folder / "cat" / "1.png").hardlink_to(folder / "cat" / "0.png")
+    (folder / "dog" / "2.png").symlink_to("../cat/0.png")
+    (folder / "dog" / "gone.png").symlink_to("nowhere.png")
+    with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as made:
+        made.add(folder, ".")
+    data = load_data(tmp_path / name, holdout=0)
+    assert data.training.labels.tolist() == [0, 0, 1]
+    assert data.report.readable == 3
+    assert (data.training.images[:] == data.training.images[0]).all()
+
+
+def test_a_compressed_tar_that_is_called_otherwise_is_told(tmp_path):
+    write(tmp_path / "a.tgz", contents()).rename(tmp_path / "a.tar")
+    with pytest.raises(SnowmeltError, match=r"a\.tar cannot be read as a tar file.*\n.*its name has to say so"):
+        load_data(tmp_path / "a.tar")
+
+
+def test_one_shard_alone_says_how_its_labels_are_used(tmp_path):
+    path = write(tmp_path / "a-000.tar", {"0.png": png(0), "0.cls": b"7"})
+    assert any("labels of WebDataset shards" in note for note in load_data(path, holdout=0).report.notes)
+    assert load_data(tmp_path / "a-*.tar", holdout=0).class_names == ("7",)
 
 
 # What could do harm.

@@ -76,6 +76,15 @@ def npz(**arrays):
     return buffer.getvalue()
 
 
+def test_a_cut_array_is_told_without_a_word_of_pickles(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((9, 8, 8), np.uint8))
+    (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:300])
+    with pytest.raises(SnowmeltError) as caught:
+        open_source(tmp_path / "a.npy")
+    assert str(caught.value).startswith(f"{tmp_path / 'a.npy'} cannot be read as a NumPy array: ")
+    assert "pickle" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

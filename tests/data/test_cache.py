@@ -198,6 +198,29 @@ def test_half_made_entries_are_swept_when_they_are_old(cache):
     assert [place.name for place in (cache.root / "pixels").iterdir()] == [".tmp-new"]
 
 
+@pytest.mark.parametrize("about", ["garbage", "{}", "[]", None])
+def test_a_damaged_entry_is_not_listed_and_is_swept(cache, folder, snowmelt, monkeypatch, about):
+    monkeypatch.setenv("SNOWMELT_CACHE", str(cache.root))
+    load_data(folder, cache=cache)
+    (entry,) = (cache.root / "pixels").iterdir()
+    (entry / "about.json").unlink()
+    if about is not None:
+        (entry / "about.json").write_text(about)
+    assert snowmelt("data", "cache").code == 0
+    assert cache.entries() == []
+    cache.prune(LARGE)
+    assert not entry.exists()
+
+
+def test_that_nothing_is_kept_is_told_unless_it_was_asked_for(folder):
+    def told(limit):
+        return load_data(folder, cache=Cache(folder.parent / "none", limit)).report.lines()
+
+    why = "More than the cache may hold (100 bytes)"
+    assert f"{why}: the images are in memory, and are decoded again at the next start" in told(100)
+    assert not any("next start" in line for line in told(0))
+
+
 def test_a_disk_too_small_costs_only_the_cache(folder, small_disk):
     disk = small_disk(16)  # kB, of which the pictures take 36
     data = load_data(folder, cache=Cache(disk / "cache", LARGE))

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import re
 import shutil
 
 import numpy as np
@@ -44,7 +46,7 @@ def test_a_picture_that_is_there_twice_is_found_and_one_saved_again_too(album):
         ("cat/07.png", "cat/again.jpg"),
         ("cat/09.png", "dog/smaller.png"),
     }
-    assert any("3 repeated pictures" in line for line in found.lines())
+    assert any("3 pairs of pictures that are the same" in line for line in found.lines())
 
 
 def test_pictures_that_differ_are_none(album):
@@ -77,6 +79,59 @@ def test_a_set_of_which_most_is_broken_can_be_checked(album):
     assert len(found.report.unreadable) == 60
     assert found.report.readable == 40
     assert found.preview.shape == (40, 3, 64, 64)
+    assert "More than 5% cannot be read: training needs --allow-unreadable" in found.lines()
+
+
+def test_a_set_of_which_all_is_broken_is_refused(tmp_path, refusal):
+    np.save(tmp_path / "a.npy", np.full((20, 8, 8, 1), np.nan, np.float32))
+    told = refusal("data", "check", tmp_path / "a.npy", "--preview", tmp_path / "p.png")
+    assert "None of the 20 images of" in told
+    assert "image 0 (holds NaN or infinity)" in told
+    assert not (tmp_path / "p.png").exists()
+
+
+def test_one_whole_picture_among_many_broken_ones_is_shown(album, monkeypatch):
+    monkeypatch.setattr("snowmelt.data.check._spread", lambda count, target: [0])
+    (album / "cat" / "00.png").write_bytes(b"x")
+    assert inspect(album).preview.shape == (1, 3, 64, 64)
+
+
+def test_names_that_are_no_text_stay_in_their_line(album):
+    odd = album / "dog" / os.fsdecode(b"\xff\n.png")
+    shutil.copy(album / "cat" / "03.png", odd)
+    (line,) = (line for line in inspect(album).lines() if "pair of pictures" in line)
+    assert line.endswith(r"cat/03.png = dog/\udcff\n.png")
+
+
+def test_what_stored_values_mean_is_told(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((20, 8, 8, 1), 4000, np.uint16))
+    assert "The largest value is 4,000: read as 12-bit pixels, 0 to 4,095" in inspect(tmp_path / "a.npy").lines()
+
+
+def test_what_was_asked_for_is_no_default_and_is_in_the_next_command(snowmelt, album, tmp_path):
+    asked = ("--size", "20x33", "--labels", "none", "--fit", "pad", "--channels", 1, "--linear-light")
+    answer = snowmelt("data", "check", album, *asked, "--preview", tmp_path / "p.png")
+    assert re.search(r"size +20x33 +as asked", answer.out)
+    assert re.search(r"channels +1 +as asked", answer.out)
+    command = f"snowmelt train {album} --size 20x33 --channels 1 --labels none --fit pad --linear-light"
+    assert answer.out.splitlines()[-1] == f"Next: {command}"
+
+
+@pytest.mark.parametrize("name", ["album/cat/00.png", "album/new.png", "seen.jpg"])
+def test_a_preview_is_not_written_over_or_among_the_pictures(refusal, album, tmp_path, name):
+    there = sorted(album.rglob("*"))
+    assert f"--preview {tmp_path / name}" in refusal("data", "check", album, "--preview", tmp_path / name)
+    assert sorted(album.rglob("*")) == there
+
+
+def test_a_preview_over_a_folder_is_refused(refusal, album, tmp_path):
+    (tmp_path / "p.png").mkdir()
+    assert f"Cannot write {tmp_path / 'p.png'}" in refusal("data", "check", album, "--preview", tmp_path / "p.png")
+
+
+def test_a_device_that_is_none_is_told_before_anything_is_read(refusal, album, monkeypatch):
+    monkeypatch.setattr("snowmelt.data.check.survey", None)
+    assert "--device 'gpu' is not a device" in refusal("data", "check", album, "--device", "gpu")
 
 
 def test_the_command_says_it_and_writes_a_picture(snowmelt, album, tmp_path):

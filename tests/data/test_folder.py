@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -19,6 +20,27 @@ def test_hidden_files_and_macos_leftovers_are_passed_over(tmp_path, picture):
     for name in ("a.png", ".b.png", ".cache/c.png", "__MACOSX/d.png", "sub/._e.png"):
         picture(tmp_path / name)
     assert open_source(tmp_path).items.names == ("a.png",)
+
+
+def test_what_snowmelt_wrote_among_the_pictures_is_passed_over(tmp_path, minimal, shoes, monkeypatch, snowmelt):
+    """`cd photos; snowmelt data check .; snowmelt train .; snowmelt sample runs/photos --out out`, and again."""
+    photos = tmp_path / "photos"
+    shutil.copytree(shoes, photos)
+    monkeypatch.chdir(photos)
+    before = open_source(photos).items.names
+    assert snowmelt("data", "check", ".").code == 0
+    assert snowmelt("train", ".", "--preset", minimal, "--steps", 2).code == 0
+    assert snowmelt("sample", "runs/photos", "-n", 2, "--steps", 1, "--out", "out").code == 0
+    compared = ("--compare", "ddim:1,heun:1", "--out", "compared")
+    assert snowmelt("sample", "runs/photos", "-n", 2, *compared).code == 0
+    source = open_source(photos)
+    assert source.items.names == before
+    assert source.class_names == ("Boot", "Sneaker")
+    assert "Passed over, as snowmelt wrote it: compared, data_preview.png, out, runs/photos" in source.notes
+    assert snowmelt("train", "--resume", "runs/photos", "--steps", 3).code == 0
+    assert open_source(photos / "out").items.names == ("000000.png", "000001.png", "grid.png")  # asked for by name
+    with pytest.raises(SnowmeltError, match="snowmelt wrote it: photos"):
+        open_source(photos / "runs")
 
 
 def test_an_empty_folder_says_what_was_looked_for(tmp_path):

@@ -57,6 +57,45 @@ def test_what_is_no_picture_is_named(tmp_path):
         open_source(tmp_path / "d.h5")
 
 
+@pytest.mark.parametrize("labels", ["seven", 7, [[1, 2]] * 10, "ragged"])
+def test_labels_that_are_none_are_told_and_may_be_ignored(tmp_path, labels):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["images"] = PIXELS
+        if labels == "ragged":
+            file.create_dataset("labels", (10,), h5py.vlen_dtype(np.int32))[0] = [1, 2]
+        else:
+            file["labels"] = labels
+    with pytest.raises(SnowmeltError, match="do not fit its 10 images"):
+        open_source(path)
+    assert open_source(path, "none").labels is None
+
+
+def test_an_array_that_is_empty_is_none(tmp_path):
+    with pytest.raises(SnowmeltError, match=r"holds the arrays \(none\)"):
+        open_source(write(tmp_path / "a.h5", images=h5py.Empty("u1")))
+
+
+def test_bytes_that_are_no_text_label_all_the_same(tmp_path):
+    source = open_source(write(tmp_path / "a.h5", images=PIXELS, labels=np.array([b"caf\xe9", b"bar"] * 5)))
+    assert source.class_names == ("bar", r"caf\xe9")
+
+
+def test_a_row_that_is_damaged_is_left_out_by_name(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        stored = file.create_dataset("images", data=PIXELS, chunks=(1, 3, 8, 9), compression="gzip")
+        place = stored.id.get_chunk_info(4)
+    content = bytearray(path.read_bytes())
+    content[place.byte_offset : place.byte_offset + place.size] = bytes(place.size)
+    path.write_bytes(content)
+    data = load_data(path, holdout=0, allow_unreadable=True)
+    assert len(data.training.images) == 9
+    ((name, why),) = data.report.unreadable
+    assert name == "image 4"
+    assert why.startswith("damaged in the file")
+
+
 def test_without_the_library_it_says_how_to_get_it(tmp_path, monkeypatch):
     (tmp_path / "a.h5").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "h5py", None)

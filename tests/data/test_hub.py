@@ -79,6 +79,20 @@ def test_labels_may_be_ignored_or_taken_from_another_column(tmp_path):
         open_source(root, "colour")
 
 
+def test_a_column_called_label_that_holds_none_is_told(tmp_path):
+    root = parquet_folder(tmp_path / "set", train=table(range(3), label=[0.5, 1.5, 0.5]))
+    source = open_source(root)
+    assert source.labels is None
+    assert "The column label (float64) is not taken as classes (--labels label takes it)" in source.notes
+    assert open_source(root, "label").class_names == ("0.5", "1.5")
+
+
+def test_a_blank_text_is_no_label(tmp_path):
+    root = parquet_folder(tmp_path / "set", train=table(range(3), label=["a", " ", "b"]))
+    with pytest.raises(SnowmeltError, match="gives 1 of 3 rows no label; the first is row 1"):
+        open_source(root, "auto")
+
+
 def test_class_numbers_mean_the_same_in_both_splits(tmp_path):
     root = parquet_folder(
         tmp_path / "set", train=table(range(3), label=["c", "a", "c"]), test=table(range(2), label=["c", "b"])

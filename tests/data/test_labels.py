@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_tables(tmp_path, table, kind):
         labels, classes, notes = file_labels(NAMES, way, tmp_path)
         assert classes == ("2", "10")  # numbers in their own order
         assert labels.tolist() == [1, 0, 1]
-        assert "1 rows of" in notes[0]
+        assert notes == (f"Rows of {way} for files that are not there: 1",)
 
 
 def test_a_file_missing_from_the_table_is_named(tmp_path, table):
@@ -69,6 +70,7 @@ def test_contradicting_rows_are_refused(tmp_path, table):
     [
         ("l.csv", "name,class\na,b\n", "line 2: no file_name"),
         ("l.csv", "file_name,label\na\n", "line 2: no file_name or no label"),
+        ("l.csv", "file_name,label\na, \n", "line 2: no file_name or no label"),
         ("l.jsonl", "{}", "line 1: no file_name"),
         ("l.jsonl", "[1]", "line 1: expected a JSON object"),
         ("l.jsonl", "{", "line 1: not valid JSON"),
@@ -96,6 +98,17 @@ def test_array_labels_may_be_integers_or_text():
     assert classes == ("a", "b")
     assert labels.tolist() == [1, 0, 1]
     assert array_labels(None, 3, "auto", "x") == (None, None)
+
+
+def test_an_array_label_that_is_blank_is_named():
+    with pytest.raises(SnowmeltError, match="gives 1 of its 3 images no label; the first is image 1"):
+        array_labels(np.array(["a", " ", "b"]), 3, "auto", "x")
+
+
+def test_class_names_can_be_printed_and_written(tmp_path):
+    names = [f"{os.fsdecode(folder)}/1.png" for folder in (b"b\xff", b"a\nb", "日本".encode())]
+    _, classes, _ = file_labels(names, "folder", tmp_path)
+    assert classes == (r"a\nb", r"b\udcff", "日本")
 
 
 @pytest.mark.parametrize("values", [np.arange(2), np.zeros(3), np.zeros((3, 1), int)])

@@ -128,7 +128,7 @@ def test_classes_that_are_each_others_mirror_images_are_told_apart_by_their_labe
 def test_few_pictures_are_not_mirrored(count):
     seen = measure_handedness(clouds(count))
     assert (seen.count, seen.accuracy, seen.mirroring) == (count, 0.5, False)
-    assert f"{count} different images are too few" in str(seen)
+    assert f"too few different images ({count})" in str(seen)
 
 
 def test_a_handedness_is_seen_in_a_hundred_pictures_of_a_letter():

@@ -2,6 +2,7 @@ import pytest
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.items import Source
+from snowmelt.data.pipeline import load_data
 from snowmelt.data.sources import SOURCES, Kind, open_source, settled_name
 
 
@@ -17,6 +18,16 @@ def test_an_unknown_name_gets_the_nearest_builtin_and_the_nearest_path(tmp_path,
         open_source("digit-photo")
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_folder_one_is_in(tmp_path, monkeypatch, picture, name):
+    picture(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SnowmeltError, match="name of the data set is empty"):
+        open_source(name)
+    with pytest.raises(SnowmeltError, match="no such folder"):
+        load_data(tmp_path, cond_image=name)
+
+
 def test_a_misspelt_folder_on_the_way_is_found(tmp_path):
     (tmp_path / "flowers").mkdir()
     with pytest.raises(SnowmeltError, match=r"mean .*/flowers\?"):
@@ -25,7 +36,7 @@ def test_a_misspelt_folder_on_the_way_is_found(tmp_path):
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SnowmeltError, match=r"notes\.txt is not a data set.*\n.*folder of pictures"):
+    with pytest.raises(SnowmeltError, match=r"(?s)notes\.txt is not a data set.*\n    a folder of pictures"):
         open_source(tmp_path / "notes.txt")
 
 

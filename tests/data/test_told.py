@@ -123,6 +123,7 @@ def test_another_table_or_pair_is_other_data(folder):
         ("", "holds no columns of numbers"),
         ("file_name,x\na/00.png,1\na/00.png,2\n", "line 3: a/00.png is on line 2 already"),
         ("x\n1\n2\n", "has 2 rows for 24 images"),
+        ("file_name,x,x\na/00.png,1,2\n", "two columns are called x"),
         ("file_name,x\n" + "".join(f"{'ab'[i % 2]}/{i:02}.png,5\n" for i in range(24)), "x is 5 for every image"),
     ],
 )
@@ -144,6 +145,27 @@ def test_json_lines_and_rows_without_names_are_tables_too(folder, tmp_path):
         columns, values = read_values(str(tmp_path / name), names, tmp_path)
         assert columns == ("x",)
         assert values[:, 0].tolist() == [*range(COUNT)]
+
+
+@pytest.mark.parametrize("power", ["e300", "e-300"])
+def test_numbers_that_cannot_be_scaled_are_refused(folder, power):
+    table = folder / "data" / "known.csv"
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join([rows[0], *(row.replace("0,", f"0{power},") for row in rows[1:])]))
+    with pytest.raises(SnowmeltError, match=r"shade is .* whose deviation is no number"):
+        load_data(folder / "data", cond_values="known.csv")
+
+
+def test_a_column_that_only_some_rows_have_is_refused(tmp_path):
+    rows = [{"file_name": "a.png", "x": 1}, {"file_name": "b.png", "x": 2, "y": 3}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SnowmeltError, match="line 1: y is None"):
+        read_values(str(tmp_path / "t.jsonl"), ["a.png", "b.png"], tmp_path)
+
+
+def test_blanks_after_commas_belong_to_no_name(tmp_path):
+    (tmp_path / "t.csv").write_text("file_name, x\na.png, 1\nb.png, 2\n")
+    assert read_values(str(tmp_path / "t.csv"), ["a.png", "b.png"], tmp_path)[0] == ("x",)
 
 
 def test_pairs_that_are_missing_or_ambiguous_are_named(folder):
@@ -175,6 +197,19 @@ def test_the_whole_way_from_training_to_a_sample(folder, minimal, capsys):
     assert {row["values"]["odd"] for row in rows} == {0, 1}
     assert rows[1]["made_from"] == "a/02.bmp"
     assert {row["class"] for row in rows} == {"b"}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pairs_of_other_channels_than_the_images_are_shown_beside_them(folder, minimal, channels):
+    arguments = ["--preset", minimal, "--steps", "1", "--channels", channels, "--cond-image", folder / "pairs"]
+    for path in (folder / "pairs").rglob("*.bmp"):
+        Image.open(path).convert("L" if channels == 3 else "RGB").save(path)
+    out = folder / "run"
+    assert run([str(text) for text in ("train", folder / "data", "--out", out, *arguments)]) == 0
+    (shown,) = (out / "previews").iterdir()
+    width, height = Image.open(shown).size
+    assert width == 3 * height + 2 * 8
+    assert "on the left what they are made from, then" in (out / "report.html").read_text()
 
 
 def test_what_is_asked_for_changes_the_sample(folder, minimal):

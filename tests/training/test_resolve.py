@@ -132,6 +132,25 @@ def test_what_is_proposed_is_what_training_chooses(setup):
     assert "90%" in told["why"]
 
 
+def test_what_is_held_out_and_withheld_is_proposed_too():
+    target = Target("uint8", 3, 8, 8, "crop")
+    made = proposed(target, 20, {"cat": 10, "dog": 10}, CPU, test=5, asked=["size"])
+    assert made["holdout"] == {"value": "test split", "why": "the official one: 5 images to judge by"}
+    assert made["label_dropout"]["value"] == resolve.LABEL_DROPOUT
+    assert made["size"] == {"value": "8x8", "why": "as asked"}
+    plain = proposed(target, 20, None, CPU)
+    assert (plain["holdout"]["value"], plain["label_dropout"]["value"]) == (0.05, 0)
+
+
+def test_images_are_few_by_what_is_there_not_by_what_is_left_to_train_on(setup, monkeypatch):
+    data = setup().data
+    monkeypatch.setattr(resolve, "FEW_IMAGES", data.report.readable)
+    assert len(data.training.images) < data.report.readable
+    made = proposed(data.report.target, data.report.readable, None, CPU)
+    config = setup(preset="auto").config
+    assert (config.augment, config.network["dropout"]) == (made["augment"]["value"], made["dropout"]["value"]) == (0, 0)
+
+
 def test_the_choices_are_told_in_words(setup):
     told = " ".join(describe(setup(flip=True, dropout=0.2, lr=0.5, augment=0.25).config, 1_500_000, CPU))
     for part in (

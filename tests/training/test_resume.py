@@ -267,6 +267,18 @@ def test_changed_images_are_refused(minimal, tmp_path, refusal):
     assert str(path) in refusal("train", "--resume", run)
 
 
+def test_a_table_of_labels_is_found_from_any_folder(minimal, shoes, tmp_path, monkeypatch, snowmelt):
+    names = [path.relative_to(shoes).as_posix() for path in sorted(shoes.rglob("*.png"))]
+    (tmp_path / "known").mkdir()
+    lines = [f"{name},{number % 3}" for number, name in enumerate(names)]
+    (tmp_path / "known" / "labels.csv").write_text("\n".join(["file_name,label", *lines]))
+    monkeypatch.chdir(tmp_path)
+    run = api.train(shoes, out=tmp_path / "run", preset=minimal, steps=2, labels="known/labels.csv")
+    monkeypatch.chdir(tmp_path / "known")
+    answer = snowmelt("train", "--resume", run, "--steps", 3)
+    assert answer.code == 0, answer
+
+
 def test_what_a_killed_process_left_is_cleared_away(run_of):
     for place in (run_of, run_of / "checkpoints", run_of / "previews"):
         (place / ".tmp-0123").mkdir()

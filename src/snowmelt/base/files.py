@@ -58,7 +58,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise SnowmeltError(f"Not allowed to write {path}: {error.strerror}.") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
             raise SnowmeltError(
                 f"Cannot write {path}: it exists already, or a part of that path is a file, not a folder."
             ) from error
@@ -113,9 +113,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, in UTF-8."""
+    """Write `text` to `path` atomically, in UTF-8; what is no text (bytes of a file's name) as an escape."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from snowmelt.cli.values import Whole, parse_size
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.cli.values import Whole, parse_size, spoken
+from snowmelt.data.own import PREVIEW
 
 
 def check(
@@ -20,7 +22,7 @@ def check(
     labels: str = "auto",
     fit: Literal["crop", "pad", "stretch"] = "crop",
     linear_light: Annotated[bool, Parameter(negative="")] = False,
-    preview: Path = Path("data_preview.png"),
+    preview: Path = Path(PREVIEW),
     device: str = "auto",
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -35,7 +37,7 @@ def check(
     channels
         1, 2, 3 or 4, or as many as arrays have. Default: decided from the data.
     labels
-        auto, none, folder, prefix, FILE.csv or FILE.jsonl.
+        auto, none, folder, prefix, FILE.csv, FILE.jsonl, or a column of a Hugging Face table.
     fit
         How other proportions are brought to the size: crop, pad or stretch.
     linear_light
@@ -47,14 +49,16 @@ def check(
     json_
         Print it as JSON, all names included.
     """
+    given = dict(locals())
     from snowmelt.base.device import choose_device
-    from snowmelt.base.files import quoted
     from snowmelt.data.check import inspect
     from snowmelt.image.grid import image_grid
     from snowmelt.image.png import save_png
     from snowmelt.training.progress import Reporter
     from snowmelt.training.resolve import proposed
 
+    chosen_device = choose_device(device)
+    _refuse_place(preview, data)
     found = inspect(
         data,
         size=parse_size(size),
@@ -65,18 +69,37 @@ def check(
         progress=Reporter(quiet=json_).reading,
     )
     report = found.report
-    defaults = proposed(report.target, report.readable, report.classes, choose_device(device), found.handedness)
-    if len(found.preview):
-        save_png(preview, image_grid(found.preview))
+    defaults = proposed(
+        report.target,
+        report.readable,
+        report.classes,
+        chosen_device,
+        found.handedness,
+        asked=[name for name in ("size", "channels") if given[name] is not None],
+        test=found.test,
+    )
+    save_png(preview, image_grid(found.preview))
     if json_:
         print(json.dumps({**found.to_json(), "defaults": defaults, "preview": str(preview)}, indent=2))
         return
     for line in found.lines():
         print(line)
     for name, entry in defaults.items():
-        print(f"  {name:10} {entry['value']!s:10} {entry['why']}")
-    print(f"Look at {preview}\nNext: snowmelt train {quoted(data)}")
+        print(f"  {name:13} {entry['value']!s:10} {entry['why']}")
+    print(f"Look at {preview}\nNext: {spoken('train', check, {**given, 'preview': Path(PREVIEW)})}")
     sys.stdout.flush()
+
+
+def _refuse_place(preview: Path, data: str) -> None:
+    """Refuse to write the preview over a picture, or to where it would be taken for one of the data set's."""
+    if preview.suffix.lower() != ".png":
+        raise SnowmeltError(f"--preview {preview}: a PNG is written.", "Expected a name that ends in .png.")
+    folder = Path(data).expanduser()
+    if preview.name != PREVIEW and folder.is_dir() and folder.resolve() in preview.resolve().parents:
+        raise SnowmeltError(
+            f"--preview {preview} lies among the images of {data}, and would be taken for one.",
+            f"Choose another place, or the name {PREVIEW}, which is passed over.",
+        )
 
 
 def cache(
@@ -100,7 +123,6 @@ def cache(
     """
     import time
 
-    from snowmelt.base.errors import SnowmeltError
     from snowmelt.base.files import readable_bytes
     from snowmelt.data.cache import open_cache, parse_bytes
 

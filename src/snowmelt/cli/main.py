@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError
 
@@ -49,6 +50,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run a command and exit: 0 for well, 2 for what the user can mend, 1 for our own faults, 130 if interrupted."""
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     sys.exit(run([argument for argument in arguments if argument != "--debug"], debug))
@@ -85,4 +88,10 @@ def _fail(message: str, error: Exception, debug: bool, code: int = USER_ERROR) -
 
 
 def _command(arguments: list[str]) -> str:
-    return f"{arguments[0]} " if arguments and not arguments[0].startswith("-") and arguments[0] in app else ""
+    """The command as far as it is one, with a blank behind each of its words."""
+    place, words = app, ""
+    for argument in arguments:
+        if argument.startswith("-") or argument not in place:
+            break
+        place, words = place[argument], f"{words}{argument} "
+    return words

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import quoted, readable_bytes
-from snowmelt.cli.values import Whole, parse_size
+from snowmelt.base.files import readable_bytes
+from snowmelt.cli.values import Whole, parse_size, spoken
 
 if TYPE_CHECKING:
     from snowmelt.training.estimate import Estimate
 
+MEASURED = 20  # steps
 COUNTS = (100_000, 1_000_000, 10_000_000, 100_000_000)
 
 
@@ -32,7 +33,7 @@ def plan(
     batch: Whole | None = None,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: str = "auto",
-    steps: Whole = 20,
+    steps: Whole = MEASURED,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Take twenty real steps, and say how fast, how large and how long training would be. Nothing is written.
@@ -48,7 +49,7 @@ def plan(
     channels
         1, 2, 3 or 4, or as many as arrays have. Default: decided from the data.
     labels
-        auto, none, folder, prefix, FILE.csv or FILE.jsonl.
+        auto, none, folder, prefix, FILE.csv, FILE.jsonl, or a column of a Hugging Face table.
     fit
         How other proportions are brought to the size: crop, pad or stretch.
     linear_light
@@ -70,6 +71,7 @@ def plan(
     json_
         Print it as JSON.
     """
+    given = dict(locals())
     from snowmelt import api
     from snowmelt.training.estimate import estimate
     from snowmelt.training.loop import Trainer
@@ -105,7 +107,7 @@ def plan(
         print(json.dumps(found[0].to_json(), indent=2))
         return
     print("\n".join(lines(found[0])))
-    print(f"Next: snowmelt train {quoted(data)} --minutes 10")
+    print(f"Next: {spoken('train', plan, {**given, 'steps': MEASURED})} --minutes 10")
 
 
 def lines(seen: Estimate) -> list[str]:

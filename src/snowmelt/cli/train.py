@@ -79,7 +79,8 @@ def train(
         1 (grey), 2 (grey + alpha), 3 (colour), 4 (colour + alpha), or as many as arrays
         and TIFF files have. Default: from the data.
     labels
-        auto, none, folder, prefix, or a .csv or .jsonl file. auto: what there is, or none for ddpm- and iddpm-cifar10.
+        auto, none, folder, prefix, a .csv or .jsonl file, or a column of a Hugging Face table. auto: what there is, or
+        none for ddpm- and iddpm-cifar10.
     fit
         How images of other proportions are brought to the size.
     linear_light
@@ -297,8 +298,21 @@ def _finish(run: Path, reporter: Reporter) -> None:
 
     write_run_page(run)
     print(f"Report: {run / 'report.html'}")
-    print(f"Next:   snowmelt sample {quoted(run)} -n 64 --out {quoted(run / 'samples')}")
+    print(f"Next:   snowmelt sample {quoted(run)} -n 64 --out {quoted(run / 'samples')}{_needed(run)}")
     sys.stdout.flush()
+
+
+def _needed(run: Path) -> str:
+    """The flags without which the run's model draws nothing: what its images are made from, and a form to hold them."""
+    from snowmelt.base.files import quoted
+    from snowmelt.image.png import WRITABLE
+    from snowmelt.model.bundle import load_images
+    from snowmelt.training.config import load_config
+    from snowmelt.training.run import CONFIG
+
+    images, paired = load_images(run), load_config(run / CONFIG).data.cond_image
+    flags = "" if paired is None else f" --cond-image {quoted(paired)}"
+    return flags + " --format npz" * ((images.value_range.dtype, images.channels) not in WRITABLE)
 
 
 def _listeners(log: str) -> list[str]:

@@ -28,6 +28,7 @@ from snowmelt.base.lock import take_lock
 
 FOLDER, LIMIT = "SNOWMELT_CACHE", "SNOWMELT_CACHE_LIMIT"  # environment variables
 ABOUT = "about.json"
+TOLD = {"name", "images", "target"}  # what it says of every entry that is whole
 MOST_BYTES = 100 * 10**9
 FREE_SHARE = 0.5  # of the disk's free space, so that runs and others have room
 FORGOTTEN = 24 * 3600  # seconds after which a half-made entry belongs to a process that is gone
@@ -68,7 +69,8 @@ class Cache:
                 with suppress(SnowmeltError, OSError):
                     about = read_json(folder / ABOUT)
                     size = sum(file.stat().st_size for file in folder.iterdir())
-                    found.append(Entry(folder, about, size, (folder / ABOUT).stat().st_mtime))
+                    if isinstance(about, dict) and about.keys() >= TOLD:
+                        found.append(Entry(folder, about, size, (folder / ABOUT).stat().st_mtime))
         return sorted(found, key=lambda entry: -entry.used)
 
     def find(self, key: str) -> Path | None:
@@ -177,8 +179,16 @@ class Cache:
             with suppress(OSError):
                 if time.time() - half_made.stat().st_mtime > FORGOTTEN:
                     shutil.rmtree(half_made, ignore_errors=True)
+        self._discard_damaged()
         self._prune_memos(*((MOST_MEMOS, MOST_MEMO_BYTES) if most > 0 else (0, 0)))
         return deleted
+
+    def _discard_damaged(self) -> None:
+        """Delete what was an entry and is none any more: nobody would count it, or ever find it."""
+        # In this order: an entry that another process finishes meanwhile is among the second only.
+        there = [folder.name for folder in self._pixels.glob("*") if not folder.name.startswith(TEMPORARY)]
+        for key in {*there} - {entry.key for entry in self.entries()}:
+            self.discard(key)
 
     def _prune_memos(self, most: int, most_bytes: int) -> None:
         """Keep the memos used last, so many of them and so many bytes."""

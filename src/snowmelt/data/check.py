@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.words import counted, printable
 from snowmelt.data.decode import pillow_silenced
 from snowmelt.data.duplicates import Looks, duplicates, looks_of
 from snowmelt.data.items import Pixels, Progress, Target
 from snowmelt.data.mirror import MOST, Handedness, measure_handedness
 from snowmelt.data.pipeline import meter
-from snowmelt.data.report import ScanReport
-from snowmelt.data.scan import Size, decode, survey
+from snowmelt.data.report import ScanReport, reasons
+from snowmelt.data.scan import TOLERATED, Size, decode, survey
 from snowmelt.data.sources import open_source
 from snowmelt.data.values import measure_range
 from snowmelt.image.codec import UINT8, to_network, to_source
 
 SHOWN = 64
 LISTED = 1000  # pairs of duplicates
+NAMED = 5  # of them, those that a sentence names
 KEPT_BYTES = 2**28
 
 
@@ -32,23 +35,29 @@ class Inspection:
 
     report      counts, and what training will make of it
     repeated    pairs of names: the same picture twice, or nearly
-    handedness  whether they are told from their mirror images; None where none can be read
+    handedness  whether they are told from their mirror images
     preview     [up to 64, C, H, W] uint8, evenly spaced over the set, as the model will see it
+    test        images of the official test split, 0 without one
     """
 
     report: ScanReport
     repeated: tuple[tuple[str, str], ...]
     preview: Tensor
-    handedness: Handedness | None
+    handedness: Handedness
+    test: int
 
     def lines(self) -> list[str]:
         """As sentences."""
         result = self.report.lines()
         if self.repeated:
-            shown = "; ".join(f"{a} = {b}" for a, b in self.repeated[:5])
-            more = "; and more" if len(self.repeated) > 5 else ""
-            plural = "s" * (len(self.repeated) != 1)
-            result.append(f"{len(self.repeated):,} repeated picture{plural} (the same, or nearly so): {shown}{more}")
+            shown = "; ".join(f"{printable(a)} = {printable(b)}" for a, b in self.repeated[:NAMED])
+            more = "; and more" if len(self.repeated) > NAMED else ""
+            pairs = counted(len(self.repeated), "pair")
+            most = " or more" if len(self.repeated) == LISTED else ""
+            result.append(f"{pairs}{most} of pictures that are the same, or nearly so: {shown}{more}")
+        broken = len(self.report.unreadable)
+        if broken > TOLERATED * self.report.found:
+            result.append(f"More than {TOLERATED:.0%} cannot be read: training needs --allow-unreadable")
         return result
 
     def to_json(self) -> dict[str, Any]:
@@ -85,27 +94,42 @@ def inspect(
     with pillow_silenced():
         seen = survey(source, size, channels, fit, done, linear_light=linear_light)
         looks: dict[int, Looks] = {}
+        lows: list[float] = []
+        highs: list[float] = []
         some: dict[int, Pixels | None] = dict.fromkeys(_spread(len(source), seen.target))
+        spare: dict[int, Pixels] = {}  # shown where none of those can be read
 
         def keep(index: int, pixels: Pixels) -> None:
             looks[index] = looks_of(pixels)
+            lows.append(float(pixels.min()))
+            highs.append(float(pixels.max()))
             if index in some:
                 some[index] = pixels
+            elif not spare:
+                spare[index] = pixels
 
         broken = decode(source.items, seen.target, seen.broken, keep, done)
+    report = seen.report(broken)
+    if not looks:
+        raise SnowmeltError(
+            f"None of the {len(source):,} images of {source.name} can be read: {reasons(report.unreadable)}."
+        )
     pairs = duplicates(looks)[:LISTED]
-    kept = {index: pixels for index, pixels in some.items() if pixels is not None}
-    preview, handedness = torch.empty(0, 1, 1, 1, dtype=torch.uint8), None
-    if kept:
-        stacked = np.stack([*kept.values()])
-        pixels, ends = torch.from_numpy(stacked), (float(stacked.min()), float(stacked.max()))
-        known = None if source.labels is None else torch.from_numpy(source.labels[[*kept]])
-        handedness = measure_handedness(pixels, known)
-        value_range = source.value_range or measure_range(seen.target.dtype, *ends, source.name)[0]
-        shown = torch.linspace(0, len(pixels) - 1, min(SHOWN, len(pixels))).long()
-        preview = to_source(to_network(pixels[shown], value_range), UINT8)
-    names = tuple((source.items.name(a), source.items.name(b)) for a, b in pairs)
-    return Inspection(seen.report(broken), names, preview, handedness)
+    kept = {index: pixels for index, pixels in some.items() if pixels is not None} or spare
+    pixels = torch.from_numpy(np.stack([*kept.values()]))
+    known = None if source.labels is None else torch.from_numpy(source.labels[[*kept]])
+    value_range = source.value_range
+    if value_range is None:
+        value_range, remarks = measure_range(seen.target.dtype, min(lows), max(highs), source.name)
+        report = replace(report, notes=(*report.notes, *remarks))
+    shown = torch.linspace(0, len(pixels) - 1, min(SHOWN, len(pixels))).long()
+    return Inspection(
+        report=report,
+        repeated=tuple((source.items.name(a), source.items.name(b)) for a, b in pairs),
+        preview=to_source(to_network(pixels[shown], value_range), UINT8),
+        handedness=measure_handedness(pixels, known),
+        test=0 if source.test is None else len(source.test),
+    )
 
 
 def _spread(count: int, target: Target) -> list[int]:

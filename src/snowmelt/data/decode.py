@@ -119,8 +119,6 @@ def pixels_of(image: Image.Image, target: Target) -> Pixels:
         raise UnreadableError(WIDE)
     if target.channels not in PILLOW_MODE:
         raise UnreadableError(f"it is an ordinary picture, and the data set has {target.channels} channels")
-    if target.channels not in PILLOW_MODE:
-        raise UnreadableError(f"it has at most 4 channels, and the data set {target.channels}")
     turn = _orientation(image)
     upright = image.transpose(TURNS[turn]) if turn in TURNS else image
     refuse_mixture(upright.mode == FLOAT, target)

@@ -57,12 +57,13 @@ def decoded(
     done    is told of decoded items, `hashed` of items whose bytes were read to tell whether they are in the cache
     """
     size = len(items) * target.channels * target.height * target.width * np.dtype(target.dtype).itemsize
-    trouble = None
+    asked = not cache.limit  # to keep nothing
+    trouble = None if asked or not items.encoded else f"More than the cache may hold ({readable_bytes(cache.limit)})"
     if items.encoded and size <= cache.limit:
         try:
             return _cached(items, target, broken, name, size, cache, done, hashed)
         except (OSError, SnowmeltError) as error:
-            trouble = f"The cache cannot be used ({getattr(error, 'message', error)})"
+            trouble = f"The cache cannot be used ({str(getattr(error, 'message', error)).rstrip('.')})"
     hashed(len(items))
     own = items.as_they_are(target) if isinstance(items, Rows) else None
     if own is not None or fits_memory(size):

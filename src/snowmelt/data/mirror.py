@@ -55,8 +55,8 @@ class Handedness:
     def __str__(self) -> str:
         if self.count < FEWEST:
             return (
-                f"Mirroring is off: {self.count} different images are too few to tell whether mirrored ones look "
-                "alike; --flip forces it"
+                f"Mirroring is off: too few different images ({self.count}) to tell whether mirrored ones look alike; "
+                "--flip forces it"
             )
         if self.mirroring:
             return (

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median_low
 from typing import Any
 
+from snowmelt.base.words import counted, printable
 from snowmelt.data.items import Target
 
 FEW = 1000  # images under which a network is expected to memorise them
@@ -67,7 +68,6 @@ class ScanReport:
 
     def _pixels(self) -> Iterator[str]:
         channels = self.target.channels
-        plural = "channel" if channels == 1 else "channels"
         how = ""
         if self.channels_asked:
             how = " as asked"
@@ -75,9 +75,8 @@ class ScanReport:
             other = 3 if channels == 1 else 1
             how = f" (1 where at least 90 % are grey; override with --channels {other})"
         modes = f"all {next(iter(self.modes))}" if len(self.modes) == 1 else _listed(self.modes)
-        unit = "image" if set(self.formats) == {"array"} else "file"
-        unit += "s" * (self.found != 1)
-        yield f"{self.found:,} {unit}: {modes} -> training {channels} {plural}{how}"
+        found = counted(self.found, "image" if set(self.formats) == {"array"} else "file")
+        yield f"{found}: {modes} -> training {counted(channels, 'channel')}{how}"
         if self.target.dtype == "uint8" and self.deep:
             yield f"{self.deep:,} are 16-bit and are rounded to 8 bits, as most are 8-bit"
         if self.target.dtype == "uint16" and self.deep < sum(self.modes.values()):
@@ -128,7 +127,8 @@ class ScanReport:
             return
         counts = [f"{name} {count:,}" for name, count in self.classes.items()]
         more = ", ..." if counts[2 * SHOWN :] else ""
-        yield f"{len(counts):,} classes: {', '.join(counts[: 2 * SHOWN])}{more}; --labels none ignores them"
+        classes = counted(len(counts), "class", "classes")
+        yield f"{classes}: {', '.join(counts[: 2 * SHOWN])}{more}; --labels none ignores them"
         empty = [name for name, count in self.classes.items() if count == 0]
         if empty:
             yield f"No readable image is of class {', '.join(empty[:SHOWN])}{', ...' if empty[SHOWN:] else ''}"
@@ -148,13 +148,8 @@ class ScanReport:
 
 def reasons(unreadable: tuple[tuple[str, str], ...]) -> str:
     """The first few names, each with its reason."""
-    shown = "; ".join(f"{_printable(name)} ({reason})" for name, reason in unreadable[:SHOWN])
+    shown = "; ".join(f"{printable(name)} ({reason})" for name, reason in unreadable[:SHOWN])
     return shown + ("; and more" if unreadable[SHOWN:] else "")
-
-
-def _printable(name: str) -> str:
-    """A file's name with what would break a line, or is no text at all, written as an escape."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -16,7 +16,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.files import FolderFiles
 from snowmelt.data.items import Items, Source, Target, UnreadableError
 from snowmelt.data.sources import open_source
-from snowmelt.data.sources.beside import TABLES, Row, file_name, read_table
+from snowmelt.data.sources.beside import TABLES, Row, file_name, is_table, read_table
 from snowmelt.data.split import Rows
 from snowmelt.image.codec import to_network
 from snowmelt.model.bundle import ImageSpec
@@ -72,10 +72,10 @@ def read_values(way: str, names: Sequence[str], root: Path) -> tuple[tuple[str, 
     Several labels of a picture are columns of 0 and 1. Raises SnowmeltError where a picture has no row, or a cell is
     no finite number.
     """
-    if Path(way).suffix.lower() not in TABLES:
+    if not is_table(way):
         raise SnowmeltError(f"--cond-values {way}: expected a table.", f"Its name must end in {' or '.join(TABLES)}.")
     path, rows = read_table("--cond-values", way, root)
-    columns = tuple(name for name in (rows[0][1] if rows else ()) if name and name != "file_name")
+    columns = tuple(dict.fromkeys(name for _, row in rows for name in row if name and name != "file_name"))
     if not columns:
         raise SnowmeltError(f"{path} holds no columns of numbers.", "Expected a header such as file_name,age,height.")
     ordered = _in_order(path, rows, names)
@@ -122,16 +122,21 @@ def _number(path: Path, row: Row, column: str) -> float:
 
 
 def describe_columns(names: Sequence[str], values: Values) -> tuple[Column, ...]:
-    """The columns with what the network's inputs are scaled by; raises SnowmeltError for one that never changes."""
-    for name, column in zip(names, values.T, strict=True):
-        if column.min() == column.max():
-            raise SnowmeltError(
-                f"--cond-values: {name} is {column[0]:g} for every image, so it tells nothing.", "Leave it out."
-            )
-    return tuple(
-        Column(name, float(column.mean()), float(column.std()), float(column.min()), float(column.max()))
-        for name, column in zip(names, values.T, strict=True)
-    )
+    """The columns with what the network's inputs are scaled by; raises SnowmeltError for one that cannot be scaled."""
+    return tuple(_described(name, column) for name, column in zip(names, values.T, strict=True))
+
+
+def _described(name: str, values: Values) -> Column:
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise SnowmeltError(f"--cond-values: {name} is {low:g} for every image, so it tells nothing.", "Leave it out.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = float(values.mean()), float(values.std())
+    if not 0 < deviation < math.inf:
+        raise SnowmeltError(
+            f"--cond-values: {name} is {low:g} to {high:g}, whose deviation is no number.", "Use another unit."
+        )
+    return Column(name, mean, deviation, low, high)
 
 
 def examples(values: Values) -> tuple[tuple[float, ...], ...]:
@@ -145,8 +150,8 @@ def pairs_of(folder: str, names: Sequence[str]) -> Source:
 
     Raises SnowmeltError where one is missing, or where two could be meant.
     """
-    if not Path(folder).expanduser().is_dir():
-        raise SnowmeltError(f"--cond-image {folder}: there is no such folder.")
+    if not folder.strip() or not Path(folder).expanduser().is_dir():
+        raise SnowmeltError(f"--cond-image {folder}: there is no such folder.", "Expected a folder of picture files.")
     source = open_source(Path(folder), "none")
     if not isinstance(source.items, FolderFiles):
         raise SnowmeltError(f"--cond-image {folder}: expected a folder of picture files.")

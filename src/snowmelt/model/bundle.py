@@ -202,6 +202,11 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         ) from error
 
 
+def load_images(path: Path) -> ImageSpec:
+    """What the model of a run or a model folder makes, without loading it."""
+    return ImageSpec.from_config(read_json(find_model(path) / CONFIG)["images"])
+
+
 def _checkpoint_digest(folder: Path, weights: Weights) -> str:
     return str(read_json(folder / CHECKPOINT_STATE)["files"][CHECKPOINT_GROUPS[weights]])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snowmelt.base.files import quoted, write_text
+from snowmelt.data.own import PREVIEW
 from snowmelt.evaluation.anatomy import Anatomy
 from snowmelt.report.anatomy import draw_anatomy
 from snowmelt.report.curves import WORDS, draw_losses
@@ -214,11 +215,16 @@ def _previews(run: Run) -> list[str]:
         return []
     shown = [figure(path.read_bytes(), f"step {int(path.stem[5:]):,}") for path in paths]
     words = "The same seeds again and again: on the left the weights of that step, on the right their average."
+    if run.config.data.cond_image is not None:
+        words = (
+            "The same seeds again and again: on the left what they are made from, then the weights of that step, on "
+            "the right their average."
+        )
     return [heading("On the way"), paragraph(words), strip(shown)]
 
 
 def _data(run: Run) -> list[str]:
-    path = run.folder / "data_preview.png"
+    path = run.folder / PREVIEW
     return [heading("Data"), figure(path.read_bytes(), "What the network was shown.")] if path.is_file() else []
 
 

@@ -57,10 +57,12 @@ def draw_preview(
         )
         network.train(training)
         blocks.append(_block(x))
-    gap = np.full((blocks[0].shape[0], 8, blocks[0].shape[2]), 255, np.uint8)
+    gap = np.full((blocks[0].shape[0], 8, 3), 255, np.uint8)
     parts = [part for block in blocks for part in (block, gap)][:-1]
     save_png(path, np.concatenate(parts, axis=1))
 
 
 def _block(x: Tensor) -> NDArray[np.uint8]:
-    return image_grid(to_source(x.nan_to_num(-1.0, 1.0, -1.0).cpu()[:, :3], UINT8), columns=4)
+    """A grid in colour whatever the channels, as blocks stand side by side; alpha is not shown."""
+    shown = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
+    return image_grid(to_source(shown.nan_to_num(-1.0, 1.0, -1.0).cpu(), UINT8), columns=4)

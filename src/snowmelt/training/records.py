@@ -8,6 +8,7 @@ from typing import Any
 
 from snowmelt.base.files import TEMPORARY, atomic_folder
 from snowmelt.data.data_set import Data
+from snowmelt.data.own import PREVIEW
 from snowmelt.data.preview import data_preview
 from snowmelt.model.bundle import ImageSpec, ModelConfig, save_model
 from snowmelt.model.networks import config_from_dict
@@ -53,7 +54,7 @@ class Records:
         """Make the run's folder, which appears whole and already holds the checkpoint of step 0."""
         with atomic_folder(self.run) as folder:
             save_config(self.config, folder / CONFIG)
-            data_preview(data, folder / "data_preview.png")
+            data_preview(data, folder / PREVIEW)
             (folder / "previews").mkdir()
             (folder / METRICS).touch()
             (folder / LOG).touch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from snowmelt.base.device import choose_precision
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.words import counted
 from snowmelt.data.data_set import Data
 from snowmelt.data.items import Target
 from snowmelt.data.mirror import Handedness, measure_handedness
@@ -108,7 +109,7 @@ def resolve(
     Contradictions are errors that name the flag.
     """
     channels, height, width = data.training.images.shape[1:]
-    few = wishes.preset == "auto" and len(data.training.images) < FEW_IMAGES
+    few = wishes.preset == "auto" and data.report.readable < FEW_IMAGES
     preset = wishes.preset
     if preset == "auto":
         preset = preset_for(max(height, width), device.type != "cpu", few)
@@ -121,8 +122,8 @@ def resolve(
     if few:
         dropout, augmented = DROPOUT_OF_FEW, AUGMENT_OF_FEW
         reasons.append(
-            f"Against learning {len(data.training.images):,} images by heart: dropout {dropout:g} (--dropout) and "
-            f"augmentation {augmented:g} (--augment)"
+            f"Against learning {counted(len(data.training.images), 'image')} by heart: dropout {dropout:g} (--dropout) "
+            f"and augmentation {augmented:g} (--augment)"
         )
     dropout = dropout if wishes.dropout is None else wishes.dropout
     augmented = augmented if wishes.augment is None else wishes.augment
@@ -183,10 +184,14 @@ def proposed(
     classes: Mapping[str, int] | None,
     device: torch.device,
     handedness: Handedness | None = None,
+    asked: Collection[str] = (),
+    test: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """What training would choose by itself for such data, each as {"value", "why"}.
 
     handedness  what was measured on the images; None where they are not at hand
+    asked       of "size" and "channels", what the user chose
+    test        images of an official test split, 0 without one
     """
     few = count < FEW_IMAGES
     preset = preset_for(max(target.height, target.width), device.type != "cpu", few)
@@ -199,7 +204,13 @@ def proposed(
     if handedness is not None:
         flip = {"value": handedness.mirroring, "why": str(handedness)}
     size = f"{target.height}x{target.width}"
-    return {
+    holdout: dict[str, Any] = {"value": 0.05, "why": "kept from training, to judge by"}
+    if test:
+        holdout = {"value": "test split", "why": f"the official one: {counted(test, 'image')} to judge by"}
+    dropped = {"value": 0.0, "why": f"{LABEL_DROPOUT:g} where there are classes, values or pairs"}
+    if classes is not None:
+        dropped = {"value": LABEL_DROPOUT, "why": "how often the class is withheld, which guidance needs"}
+    made: dict[str, dict[str, Any]] = {
         "size": {"value": size, "why": "what all share, or a square of the median shorter side, at most 64"},
         "channels": {"value": target.channels, "why": "1 where at least 90% are grey, else 3"},
         "preset": {"value": preset, "why": f"for {count:,} images of {size} on {device.type}"},
@@ -207,9 +218,11 @@ def proposed(
         "dropout": {"value": DROPOUT_OF_FEW if few else 0.0, "why": some},
         "augment": {"value": AUGMENT_OF_FEW if few else 0.0, "why": some},
         "flip": flip,
-        "classes": {"value": 0 if classes is None else len(classes), "why": "by --labels auto"},
-        "holdout": {"value": 0.05, "why": "kept from training, to judge by; an official test split instead"},
+        "classes": {"value": 0 if classes is None else len(classes), "why": "by --labels"},
+        "holdout": holdout,
+        "label_dropout": dropped,
     }
+    return made | {name: {**made[name], "why": "as asked"} for name in asked}
 
 
 def describe(config: TrainConfig, parameters: int, device: torch.device) -> list[str]:

@@ -18,6 +18,7 @@ from snowmelt.data.data_set import Data
 from snowmelt.data.items import Source
 from snowmelt.data.pipeline import FINGERPRINT, load_data
 from snowmelt.data.sources import settled_name
+from snowmelt.data.sources.beside import is_table
 from snowmelt.data.sources.torch_dataset import source_of
 from snowmelt.model.networks import parameter_count
 from snowmelt.training.command import command_of
@@ -89,6 +90,7 @@ def train(
                 **vars(wanted),
                 "size": loaded.training.images.shape[2:],
                 "channels": loaded.training.images.shape[1],
+                "labels": _settled_file(wanted.labels) if is_table(wanted.labels) else wanted.labels,
                 "cond_values": _settled_file(wanted.cond_values),
                 "cond_image": _settled_file(wanted.cond_image),
             },
@@ -159,7 +161,8 @@ def resume(
             reporter.note("This run is of an older version: whether its images are still the same is not checked.")
         elif loaded.fingerprint != stored.fingerprint:
             raise SnowmeltError(
-                f"--resume {run}: the images of {stored.source} are not those the run began with.",
+                f"--resume {run}: the images of {stored.source}, or their labels, values or pairs, are not those "
+                "the run began with.",
                 "Put the data back as it was, or start a new run on the new data.",
             )
         trainer = Trainer(config, loaded, run, chosen, world, reporter)

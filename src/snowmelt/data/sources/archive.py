@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import tarfile
 import zipfile
 import zlib
@@ -19,11 +20,13 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.decode import EXTENSIONS
 from snowmelt.data.files import Files, file_stamp
 from snowmelt.data.items import Source, UnreadableError, digest_of
-from snowmelt.data.sources.carried import Read, labels_of
+from snowmelt.data.sources.carried import IGNORED, Read, labels_of
 from snowmelt.data.sources.kind import SOURCES, Kind
 
 ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+# What a zip file's member raises that is not whole, or that needs a password or a method nobody knows.
+DAMAGED = (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError)
 # A member that would unpack to more is none of a picture's size.
 MAX_MEMBER = 2**28
 # A compressed tar has to be read from its start, so its pictures are kept, compressed as they are, in memory.
@@ -48,7 +51,7 @@ class ZipFiles(Files):
         try:
             with self._archive.open(member) as file:
                 content = file.read(MAX_MEMBER + 1)
-        except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        except DAMAGED as error:
             raise UnreadableError(f"the archive's member is damaged or encrypted ({error})") from error
         refuse_large(len(content))
         return io.BytesIO(content)
@@ -118,7 +121,12 @@ def find_zip(path: str, labels: str) -> Source:
 
     def read(name: str) -> bytes | None:
         member = members.get(top + name)
-        return None if member is None or member.file_size > MAX_MEMBER else archive.read(member)
+        if member is None or member.file_size > MAX_MEMBER:
+            return None
+        try:
+            return archive.read(member)
+        except DAMAGED as error:
+            raise SnowmeltError(f"{path}: {name} is damaged or encrypted: {error}.", IGNORED) from error
 
     files = ZipFiles(archive, [members[top + name] for name in names], names)
     return _source(path, files, labels, skipped, read)
@@ -129,9 +137,12 @@ def find_tar(path: str, labels: str) -> Source:
     plain = path.lower().endswith(".tar")
     places: dict[str, tuple[int, int]] = {}
     kept: dict[str, bytes] = {}
+    links: dict[str, str] = {}
     total = 0
     with opened_tar(path, plain) as archive:
         for member in archive:
+            if member.islnk() or member.issym():
+                links[member.name] = _target(member)
             if not member.isfile():
                 continue
             places[member.name] = (member.offset_data, member.size)
@@ -140,6 +151,11 @@ def find_tar(path: str, labels: str) -> Source:
                 total += len(kept[member.name])
                 if total > MAX_KEPT:
                     raise SnowmeltError(f"{path} is too large for a compressed tar.", "Unpack it, or use .tar or .zip.")
+    normal = {posixpath.normpath(name): name for name in places}
+    for link, target in links.items():
+        if target in normal:
+            places[link] = places[normal[target]]
+            kept[link] = kept.get(normal[target], b"")
     names, skipped, top = _pictures(list(places))
     files: Files
     if plain:
@@ -157,6 +173,12 @@ def find_tar(path: str, labels: str) -> Source:
     return _source(path, files, labels, skipped, read)
 
 
+def _target(link: tarfile.TarInfo) -> str:
+    """Which member a link means: a symbolic one is written as seen from where it lies."""
+    base = posixpath.dirname(link.name) if link.issym() else ""
+    return posixpath.normpath(posixpath.join(base, link.linkname))
+
+
 @contextmanager
 def opened_tar(path: str | Path, plain: bool) -> Iterator[tarfile.TarFile]:
     """The tar file, compressed unless `plain`; whatever is wrong with it while it is read is a SnowmeltError."""
@@ -164,7 +186,8 @@ def opened_tar(path: str | Path, plain: bool) -> Iterator[tarfile.TarFile]:
         with tarfile.open(path, "r:" if plain else "r:*") as archive:
             yield archive
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise SnowmeltError(f"{path} cannot be read as a tar file: {error}.") from error
+        hint = "If it is compressed, its name has to say so: .tar.gz, .tgz, .tar.bz2 or .tar.xz." if plain else None
+        raise SnowmeltError(f"{path} cannot be read as a tar file: {error}.", hint) from error
 
 
 def content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -185,6 +208,8 @@ def _source(path: str, files: Files, labels: str, skipped: dict[str, int], read:
         others = ", ".join(f"{count:,} {kind}" for kind, count in sorted(skipped.items())) or "no files at all"
         raise SnowmeltError(f"No images in {path}.", f"Looked for {' '.join(EXTENSIONS)}; found {others}.")
     classes, class_names, notes = labels_of(read, files.names, labels, Path(path).parent)
+    if ".cls" in skipped and labels == "auto":
+        notes += ("Its .cls files are labels of WebDataset shards: give the folder, or 'NAME-*.tar', to use them",)
     return Source(path, files, classes, class_names, skipped=skipped, notes=notes)
 
 

@@ -27,10 +27,10 @@ def find(path: str, labels: str) -> Source:
     try:
         images, targets = _npz(path) if path.lower().endswith(".npz") else (_npy(path), None)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SnowmeltError(
-            f"{path} cannot be read as a NumPy array: {error}.",
-            "Arrays of Python objects (pickle) are never loaded; save numbers with numpy.save or numpy.savez.",
-        ) from error
+        objects = "Arrays of Python objects (pickle) are never loaded; save numbers with numpy.save or numpy.savez."
+        reason = str(error).rstrip(".")
+        hint = objects if "bject" in reason else None  # as all of NumPy's refusals to load them say
+        raise SnowmeltError(f"{path} cannot be read as a NumPy array: {reason}.", hint) from error
     layout = layout_of(images, path)
     pixels = images[:, None] if layout == "NHW" else images.transpose(0, 3, 1, 2) if layout == "NHWC" else images
     classes, class_names = array_labels(targets, len(pixels), labels, path)

@@ -14,6 +14,11 @@ TABLES = (".csv", ".jsonl")
 Row = tuple[int, Mapping[str, Any]]  # the line it is in, and its values
 
 
+def is_table(way: str) -> bool:
+    """Whether what was given for a flag is called like a table."""
+    return Path(way).suffix.lower() in TABLES
+
+
 def read_table(flag: str, way: str, root: Path) -> tuple[Path, list[Row]]:
     """The table that `flag` names and its rows; `way` is a path as it was typed, or one inside the data's folder.
 
@@ -38,9 +43,21 @@ def rows_of(content: bytes, name: str, hint: str | None = None) -> list[Row]:
     except UnicodeDecodeError as error:
         raise SnowmeltError(f"{name} is not UTF-8 text: {error}.", hint) from error
     if name.lower().endswith(".csv"):
-        reader = csv.DictReader(lines)
-        return [(reader.line_num, row) for row in reader]
+        return _csv_rows(lines, name, hint)
     return [(line, _object(text, f"{name}, line {line}", hint)) for line, text in enumerate(lines, 1) if text.strip()]
+
+
+def _csv_rows(lines: list[str], name: str, hint: str | None) -> list[Row]:
+    """Rows by the header's names; a blank after a comma belongs to neither a name nor a value."""
+    reader = csv.DictReader(lines, skipinitialspace=True)
+    try:
+        columns = [column for column in reader.fieldnames or () if column]
+        doubled = next((column for column in columns if columns.count(column) > 1), None)
+        if doubled is not None:
+            raise SnowmeltError(f"{name}: two columns are called {doubled}.", "Rename one of them.")
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise SnowmeltError(f"{name}, line {reader.line_num}: not valid CSV: {error}.", hint) from error
 
 
 def file_name(row: Mapping[str, Any]) -> str | None:

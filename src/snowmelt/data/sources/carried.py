@@ -10,10 +10,11 @@ import numpy as np
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.sources.beside import file_name, parse_json, rows_of
-from snowmelt.data.sources.labels import Labels, file_labels, numbered
+from snowmelt.data.sources.labels import Labels, class_name, file_labels, numbered
 
 STYLEGAN, METADATA = "dataset.json", ("metadata.csv", "metadata.jsonl")
 IGNORED = "--labels none ignores it."
+MOST_CLASSES = 10**6  # each of which has a name and a row of the network's; greater numbers number something else
 LABEL_COLUMNS = ("label", "labels", "class", "category")
 
 Read = Callable[[str], bytes | None]
@@ -55,7 +56,7 @@ def _stylegan(value: Any, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...
     except (TypeError, ValueError) as error:
         raise SnowmeltError(f'{STYLEGAN}: expected {{"labels": [[file, number], ...]}}.', IGNORED) from error
     labels = _labels_of(table, names, STYLEGAN)
-    if not all(isinstance(label, int) and label >= 0 for label in labels):
+    if not all(isinstance(label, int) and 0 <= label < MOST_CLASSES for label in labels):
         return None, None, (f"{STYLEGAN} holds labels that are no class numbers; they are not used.",)
     count = max(labels) + 1
     return np.array(labels, np.int64), tuple(map(str, range(count))), ()
@@ -67,8 +68,10 @@ def _metadata(text: bytes, file: str, names: Sequence[str]) -> tuple[*Labels, tu
     column = next((name for name in LABEL_COLUMNS if rows and name in rows[0]), None)
     if column is None:
         return None, None, (f"{file} has no column {', '.join(LABEL_COLUMNS)}, so there are no classes.",)
-    table = {file_name(row) or "": row.get(column) for row in rows}
-    labels, classes = numbered(map(str, _labels_of(table, names, file)))
+    if all(file_name(row) is None for row in rows):
+        raise SnowmeltError(f"{file} has no column file_name, so it labels nothing.", IGNORED)
+    table = {file_name(row) or "": class_name(row.get(column)) for row in rows}
+    labels, classes = numbered(_labels_of(table, names, file))
     return labels, classes, ()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.extras import extra_module
 from snowmelt.data.arrays import Rows
-from snowmelt.data.items import Pixels, Source
+from snowmelt.data.items import Pixels, Source, UnreadableError
 from snowmelt.data.sources.array import layout_of
 from snowmelt.data.sources.kind import SOURCES, Kind
 from snowmelt.data.sources.labels import array_labels
@@ -23,8 +23,10 @@ def find(path: str, labels: str) -> Source:
     h5py = extra_module("h5py", "data", f"To read {path}")
     try:
         file = h5py.File(path, "r")
-        arrays = {name: entry for name, entry in file.items() if isinstance(entry, h5py.Dataset)}
-        values = next((arrays[name][()] for name in LABELS if name in arrays), None)
+        found = {name: entry for name, entry in file.items() if isinstance(entry, h5py.Dataset)}
+        arrays = {name: entry for name, entry in found.items() if entry.shape is not None}  # HDF5 knows empty ones
+        stored = None if labels == "none" else next((arrays[name] for name in LABELS if name in arrays), None)
+        values = None if stored is None else np.asarray(stored[()])
     except OSError as error:
         raise SnowmeltError(f"{path} cannot be read as an HDF5 file: {error}.") from error
     images = next((arrays[name] for name in IMAGES if name in arrays), None)
@@ -32,8 +34,8 @@ def find(path: str, labels: str) -> Source:
         raise SnowmeltError(
             f"{path} holds the arrays {', '.join(arrays) or '(none)'}, none of which is called {', '.join(IMAGES)}."
         )
-    if values is not None and values.dtype.kind in "OS":  # texts are stored as bytes
-        values = np.char.decode(values.astype("S"), "utf-8")
+    if stored is not None and values is not None and h5py.check_string_dtype(stored.dtype):  # stored as bytes
+        values = np.char.decode(values.astype("S"), "utf-8", "backslashreplace")
     rows = Rows(cast(Pixels, StoredRows(images, layout_of(images, path))))
     return Source(path, rows, *array_labels(values, len(rows), labels, path))
 
@@ -50,7 +52,10 @@ class StoredRows:
         return int(self.shape[0])
 
     def __getitem__(self, index: int) -> Pixels:
-        row: Pixels = self._stored[index]
+        try:
+            row: Pixels = self._stored[index]
+        except OSError as error:
+            raise UnreadableError(f"damaged in the file: {error}") from error
         return row[None] if self._layout == "NHW" else row.transpose(2, 0, 1) if self._layout == "NHWC" else row
 
 

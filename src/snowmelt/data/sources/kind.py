@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.registry import Registry
+from snowmelt.base.registry import Entry, Registry
 from snowmelt.data.items import Source
 
 
@@ -57,6 +57,8 @@ def open_source(data: str | Path, labels: str = "auto") -> Source:
     Raises SnowmeltError where nothing is there, naming what is near.
     """
     text = str(data)
+    if not text.strip():  # a variable of the shell that is not set; Path makes the folder that one is in of it
+        raise SnowmeltError("The name of the data set is empty.", "Expected a path or a name; . is the folder here.")
     entries, builtin = list(SOURCES), _builtin()
     if text in builtin:
         return builtin[text].find(text, labels)
@@ -67,16 +69,20 @@ def open_source(data: str | Path, labels: str = "auto") -> Source:
     for entry in entries:
         if entry.value.accepts is not None and entry.value.accepts(path):
             return entry.value.find(str(path), labels)
-    readable = "; ".join(f"{entry.name}: {entry.summary}" for entry in entries if entry.value.accepts is not None)
+    readable = _choices("A path may be", [entry for entry in entries if entry.value.accepts is not None])
     if path.exists():
-        raise SnowmeltError(f"{path} is not a data set that can be read.", f"Paths may be {readable}.")
+        raise SnowmeltError(f"{path} is not a data set that can be read.", readable)
     if elsewhere is not None:
         return elsewhere.find(text, labels)
-    names = "; ".join(entry.summary for entry in entries if entry.value.named is not None)
+    names = _choices("A name may be", [entry for entry in entries if entry.value.named is not None])
     raise SnowmeltError(
         f"No data set {text!r}: it is neither a built-in name nor a path that exists.",
-        f"{nearest(text)}Built in: {', '.join(builtin)}. Names may be {names}. Paths may be {readable}.",
+        f"{nearest(text)}Built in: {', '.join(builtin)}.\n  {names}\n  {readable}",
     )
+
+
+def _choices(title: str, entries: Sequence[Entry[Kind]]) -> str:
+    return "\n    ".join([title, *(entry.summary for entry in entries)])
 
 
 def nearest(text: str) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
-from snowmelt.data.sources.beside import TABLES, file_name, read_table
+from snowmelt.base.words import printable
+from snowmelt.data.sources.beside import file_name, is_table, read_table
 
 Labels = tuple[NDArray[np.int64] | None, tuple[str, ...] | None]
 UNLABELLED: Labels = (None, None)
@@ -29,7 +30,7 @@ def array_labels(
     if way == "none":
         return UNLABELLED
     if way != "auto":
-        if way not in WAYS and Path(way).suffix.lower() not in TABLES:
+        if way not in WAYS and not is_table(way):
             raise _unknown_way(way)
         raise SnowmeltError(
             f"--labels {way} needs picture files, and {name} has none.", "Use --labels auto or --labels none."
@@ -43,7 +44,14 @@ def array_labels(
         )
     if class_names is not None:
         return values.astype(np.int64), tuple(class_names)
-    return numbered([str(value) for value in values.tolist()])
+    texts = [class_name(value) for value in values.tolist()]
+    if None in texts:
+        raise SnowmeltError(
+            f"{name} gives {texts.count(None):,} of its {count:,} images no label; the first is image "
+            f"{texts.index(None)}.",
+            "Label all of them, or train without classes: --labels none.",
+        )
+    return numbered(text for text in texts if text)
 
 
 def file_labels(names: Sequence[str], way: str, root: Path) -> tuple[*Labels, tuple[str, ...]]:
@@ -59,8 +67,9 @@ def file_labels(names: Sequence[str], way: str, root: Path) -> tuple[*Labels, tu
         tops = {name.partition("/")[0] for name in names if "/" in name}
         beside = [name for name in names if "/" not in name]
         if len(tops) >= 2 and beside:
-            first = beside[0] if len(beside) == 1 else f"{beside[0]} and {len(beside) - 1:,} more"
-            note = f"Subfolders are not taken as classes, for {first} lies beside them (move it away to have classes)"
+            first, more = printable(beside[0]), len(beside) - 1
+            lies = f"{first} lies" if not more else f"{first} and {more:,} more lie"
+            note = f"Subfolders are not taken as classes, for {lies} beside them (move away what does to have classes)"
             return None, None, (note,)
         if len(tops) < 2:
             return None, None, notes
@@ -76,12 +85,12 @@ def file_labels(names: Sequence[str], way: str, root: Path) -> tuple[*Labels, tu
         stems = [name.rpartition("/")[2] for name in names]
         found = [stem.partition("_")[0] if stem.find("_") > 0 else None for stem in stems]
         labels, classes = numbered(_all_labelled(found, names, "have no underscore, so --labels prefix"))
-    elif Path(way).suffix.lower() in TABLES:
+    elif is_table(way):
         table = _table(way, root)
         found = [table.get(name) for name in names]
         labels, classes = numbered(_all_labelled(found, names, f"are not in {way}, which"))
         extra = len(table.keys() - set(names))
-        notes = (f"{extra:,} rows of {way} name files that are not there.",) if extra else ()
+        notes = (f"Rows of {way} for files that are not there: {extra:,}",) if extra else ()
     else:
         raise _unknown_way(way)
     return labels, classes, notes
@@ -91,14 +100,23 @@ def _unknown_way(way: str) -> SnowmeltError:
     return unknown_name("value of --labels", way, WAYS)
 
 
+def class_name(value: Any) -> str | None:
+    """A label as it names its class, None where it is none or blank."""
+    return None if value is None else str(value).strip() or None
+
+
 def numbered(labels: Iterable[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Class indices and class names, in the order of the alphabet, or of numbers where all are whole numbers."""
+    """Class indices and class names, in the order of the alphabet, or of numbers where all are whole numbers.
+
+    Names become printable: folders may be called by bytes that no terminal, file or sample's record can hold.
+    """
     labels = list(labels)
-    classes = sorted(set(labels))
+    names = {label: printable(label) for label in set(labels)}
+    classes = sorted(set(names.values()))
     if all(name.isdecimal() for name in classes):
         classes.sort(key=int)
     index = {name: number for number, name in enumerate(classes)}
-    return np.array([index[label] for label in labels], np.int64), tuple(classes)
+    return np.array([index[names[label]] for label in labels], np.int64), tuple(classes)
 
 
 def _all_labelled(found: Sequence[str | None], names: Sequence[str], why: str) -> list[str]:
@@ -116,13 +134,12 @@ def _table(way: str, root: Path) -> dict[str, str]:
     path, rows = read_table("--labels", way, root)
     table: dict[str, str] = {}
     for line, row in rows:
-        name = file_name(row)
-        if name is None or row.get("label") is None:
+        name, label = file_name(row), class_name(row.get("label"))
+        if name is None or label is None:
             raise SnowmeltError(
                 f"{path}, line {line}: no file_name or no label.",
                 "Each row needs both: a CSV with the header file_name,label, or JSON lines with these keys.",
             )
-        label = str(row["label"]).strip()
         if table.setdefault(name, label) != label:
             raise SnowmeltError(f"{path}, line {line}: {name} is labelled {label} here and {table[name]} before.")
     return table

@@ -15,7 +15,7 @@ from snowmelt.base.extras import extra_module
 from snowmelt.data.files import Files
 from snowmelt.data.items import Source, UnreadableError
 from snowmelt.data.sources.carried import LABEL_COLUMNS
-from snowmelt.data.sources.labels import UNLABELLED, Labels, numbered
+from snowmelt.data.sources.labels import UNLABELLED, Labels, class_name, numbered
 
 Table = Any  # datasets.Dataset
 IMAGE_COLUMNS = ("image", "img", "pixel_values", "jpg", "png", "webp")
@@ -137,14 +137,18 @@ def _label_column(table: Table, way: str, name: str) -> tuple[str | None, tuple[
     found = list(dict.fromkeys([*classes, *plain]))
     if len(found) > 1:
         return found[0], (f"Classes are the column {found[0]} (--labels {found[1]} takes that one)",)
+    other = next((column for column in LABEL_COLUMNS if column in kinds), None)
+    if other is not None and not found:
+        kind = _type(table.features[other])
+        return None, (f"The column {other} ({kind}) is not taken as classes (--labels {other} takes it)",)
     return (found[0] if found else None), ()
 
 
 def _values(table: Table, column: str) -> list[Any]:
-    """One value a row, None where it is missing: so is a class number below zero, as hidden test labels are."""
+    """One value a row, None where it is missing or blank, or a class number below zero, as hidden test labels are."""
     values: list[Any] = table.select_columns([column]).with_format("arrow")[:][column].to_pylist()
     if type(table.features[column]).__name__ != "ClassLabel":
-        return values
+        return [class_name(value) for value in values]
     return [None if value is None or value < 0 else value for value in values]
 
 
@@ -161,4 +165,4 @@ def _numbered(values: Sequence[Any], feature: Any) -> tuple[NDArray[np.int64], t
     """Class indices and names: those the column itself gives its numbers, or those found in it."""
     if type(feature).__name__ == "ClassLabel":
         return np.array(values, np.int64), tuple(feature.names)
-    return numbered([str(value) for value in values])
+    return numbered(values)
