@@ -13,7 +13,6 @@ from torch import Tensor
 from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.cache import open_cache
-from snowmelt.data.pipeline import load_data
 from snowmelt.evaluation.evaluate import FEWEST, NLL_IMAGES, Evaluation, check_metrics
 from snowmelt.evaluation.evaluate import evaluate as measure
 from snowmelt.image.codec import to_network, to_source
@@ -25,7 +24,7 @@ from snowmelt.sampling.analytic import DenoisingError, measure_denoising_error
 from snowmelt.sampling.plan import SamplePlan, plan_sampling
 from snowmelt.sampling.tableau import Tableau
 from snowmelt.training.config import TrainConfig
-from snowmelt.training.judged import judged_model, judged_samples
+from snowmelt.training.judged import data_of, judged_model, judged_samples
 from snowmelt.training.start import resume, train
 
 SAMPLE_BATCH = 64
@@ -82,25 +81,28 @@ def _pairs_of(model: Model, images: Tensor | None) -> Tensor | None:
     return to_network(images, spec.conditions.pair.value_range)
 
 
-def denoising_error(model: Model, data: str | None = None, count: int = 1024, levels: int = 64) -> DenoisingError:
-    """The model's mean squared error by noise level on `count` images, for `ddpm` with the analytic variance.
+def denoising_error(
+    path: str | Path, data: str | None = None, count: int = 1024, levels: int = 64, device: str = "auto"
+) -> DenoisingError:
+    """A model's mean squared error by noise level on `count` images, for `ddpm` with the analytic variance.
 
+    path  the run or the model
     data  as for `train`, by default what the model was trained on
     """
     if count < 1 or levels < 2:
         raise SnowmeltError(f"Expected 1 image and 2 levels or more, got {count} and {levels}.")
+    model = load(path, device=device)
     spec, schedule = model.images, model.denoiser.schedule
-    source = data or model.training.get("data")
-    if source is None:
-        raise SnowmeltError("The model does not say what it was trained on.", "Name the images: --data FOLDER.")
-    loaded = load_data(str(source), size=(spec.height, spec.width), channels=spec.channels)
+    loaded, _ = data_of(Path(path), model, data)
+    if (loaded.class_names, loaded.conditions) != (spec.class_names, spec.conditions):
+        raise SnowmeltError(f"The model is told of its images what is not known of {loaded.name}.", "Leave out --data.")
     chosen = torch.randperm(len(loaded.training.images), generator=torch.Generator().manual_seed(0))[:count]
 
     def batches() -> Iterator[tuple[Tensor, Condition | None]]:
         for places in torch.split(chosen, SAMPLE_BATCH):
             pixels, cond = loaded.training.take(places, spec.conditions)
-            told = None if cond is None or spec.class_names is None else Condition(label=cond.label).to(model.device)
-            yield to_network(pixels, loaded.value_range).to(model.device), told
+            x_0 = to_network(pixels, loaded.value_range).to(model.device)
+            yield x_0, None if cond is None else cond.to(model.device)
 
     low, high = schedule.ratio_range()
     log_snr = -2 * torch.linspace(math.log(high), math.log(low), levels, dtype=torch.float64)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from snowmelt import api
 from snowmelt.data.pipeline import load_data
 from snowmelt.evaluation.features import fitted
 from snowmelt.evaluation.frechet import frechet_distance, moments
@@ -173,8 +174,7 @@ def test_samples_of_a_folder_can_be_judged_by_a_run(snowmelt, finished_run, tmp_
     assert "left out (grid.png)" in answer.out
 
 
-def test_the_loss_of_a_run_is_taken_apart(snowmelt, finished_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("snowmelt.evaluation.anatomy.IMAGES", 16)
+def test_the_loss_of_a_run_is_taken_apart(snowmelt, finished_run, tmp_path):
     out = tmp_path / "a.json"
     answer = snowmelt("eval", finished_run, "--metrics", "anatomy", "--out", out)
     assert answer.code == 0, answer
@@ -204,3 +204,51 @@ def test_mistakes_are_named(refusal, folders, finished_run, arguments, message):
     places = {"REAL": folders("real", 60), "FAKE": folders("fake", 60, seed=1), "RUN": finished_run}
     given = [places.get(each, str(each).replace("RUN/", f"{finished_run}/")) for each in arguments]
     assert message in refusal("eval", *given)
+
+
+@pytest.mark.parametrize("told", ["values", "pairs", "nothing"])
+def test_everything_is_measured_of_whatever_a_model_is_told(snowmelt, refusal, shoes, minimal, tmp_path, told):
+    given = {"preset": minimal, "steps": 2, "holdout": 0.2}
+    if told == "values":
+        rows = [f"{path.relative_to(shoes)},{number}" for number, path in enumerate(sorted(shoes.rglob("*.png")))]
+        (tmp_path / "ages.csv").write_text("\n".join(["file_name,age", *rows]))
+        given["cond_values"] = str(tmp_path / "ages.csv")
+    elif told == "pairs":
+        shutil.copytree(shoes, tmp_path / "pairs")
+        given["cond_image"] = str(tmp_path / "pairs")
+    else:
+        given["labels"] = "none"
+    run = api.train(shoes, out=tmp_path / "run", **given)
+    answer = snowmelt("eval", run, "-n", 6, "--steps", 1, "--nll-images", 3, "--out", tmp_path / "a.json")
+    assert answer.code == 0, answer
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert set(result) >= {"fd", "kid", "prdc", "memorization", "nll", "anatomy"}
+    assert result["protocol"]["likelihood"] == {"split": "held-out", "images": 3}
+    assert result["nll"]["measurement"]["levels"] == 256
+    assert np.isfinite(result["nll"]["flow"]["value"])
+    assert ("by_class" in result) is False
+    assert len(result["memorization"]["attraction"]["share"]) == 16
+    for kind in ("samples", "copies", "rate", "anatomy"):
+        Image.open(tmp_path / f"a-{kind}.png").load()
+    page = (run / "report.html").read_text()
+    assert ("Copies of training images" in page) is False  # the result lies elsewhere
+    if told != "nothing":
+        message = refusal("eval", run, "--real", shoes, "--metrics", "nll")
+        assert "is told of its images what is not known" in message
+
+
+def test_the_page_of_a_run_shows_all_that_was_measured(snowmelt, finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    assert snowmelt("eval", run, "-n", 6, "--steps", 1, "--nll-images", 3).code == 0
+    page = (run / "report.html").read_text()
+    for title in (
+        "Samples",
+        "Measured",
+        "Copies of training images",
+        "The loss between its bounds",
+        "Likelihood",
+        "Again",
+    ):
+        assert f"<h2>{title}</h2>" in page
+    assert f"snowmelt eval {run} --count 6 --nll-images 3 --steps 1" in page
+    assert "http" not in page

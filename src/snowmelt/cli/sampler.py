@@ -206,7 +206,7 @@ def statistics(
     from snowmelt.base.files import quoted
     from snowmelt.sampling.analytic import save_denoising_error
 
-    save_denoising_error(api.denoising_error(api.load(model, device=device), data, count, levels), out)
+    save_denoising_error(api.denoising_error(model, data, count, levels, device), out)
     command = f"snowmelt sample {quoted(model)} --sampler ddpm --set variance=analytic --set error={quoted(out)}"
     print(f"Written: {out}\nNext:    {command}")
 

@@ -80,6 +80,8 @@ def evaluate(
     nll_images  images whose likelihood is measured
     Raises SnowmeltError where a metric cannot be had.
     """
+    if subject.data is None and subject.plan is not None and set(metrics) <= {*OF_MODELS}:
+        raise SnowmeltError(f"--metrics {','.join(metrics)}: {subject.remarks[-1]}.", "Leave out --real.")
     done = Evaluation(subject)
     seconds: dict[str, float] = {}
     measured: dict[str, Any] = {}

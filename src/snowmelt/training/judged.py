@@ -13,6 +13,7 @@ from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import FINGERPRINT, load_data
 from snowmelt.evaluation.pictures import Pictures, of_split, read_pictures
 from snowmelt.evaluation.subject import Subject
+from snowmelt.model.bundle import Model
 from snowmelt.sampling.plan import SamplePlan
 from snowmelt.training.config import DataConfig, load_config
 from snowmelt.training.run import CONFIG
@@ -26,22 +27,8 @@ def judged_model(
     path: Path, plan: SamplePlan, real: str | None, fake: str | None, progress: Progress | None = None
 ) -> Subject:
     """A model: its own samples, or those of the folder `fake`; beside the images of its run, or those called `real`."""
-    config = _data_config(path)
-    model, spec = plan.model, plan.model.images
-    remarks: list[str] = []
-    if real is None and config is not None:
-        wishes = {field.name: getattr(config, field.name) for field in fields(DataWishes)}
-        data = load_data(config.source, **wishes, progress=progress)
-        if config.fingerprint.startswith(FINGERPRINT) and data.fingerprint != config.fingerprint:
-            remarks.append(f"The images of {config.source} are no longer those that the model was trained on")
-    else:
-        name = real or model.training.get("data")
-        if name is None:
-            raise SnowmeltError("The model does not say what it was trained on.", "Name the images: --real DATA")
-        fit = "crop" if config is None else config.fit
-        size = (spec.height, spec.width)
-        data = load_data(str(name), size=size, channels=spec.channels, fit=fit, progress=progress)
-    held_out = _held_out(data)
+    spec = plan.model.images
+    data, remarks = data_of(path, plan.model, real, progress)
     training = of_split(data, data.training, "training")
     samples = None
     if fake is not None:
@@ -49,7 +36,40 @@ def judged_model(
             fake, size=(spec.height, spec.width), channels=spec.channels, one_size=True, progress=progress
         )
         remarks += notes
-    return Subject(training, held_out, None, samples, plan, data, tuple(remarks))
+    told = data if (data.class_names, data.conditions) == (spec.class_names, spec.conditions) else None
+    if told is None:
+        remarks.append(
+            f"The model is told of its images what is not known of {data.name}: neither its loss nor its likelihood "
+            "can be measured on these"
+        )
+    return Subject(training, _held_out(data), None, samples, plan, told, tuple(remarks))
+
+
+def data_of(
+    path: Path, model: Model, named: str | None = None, progress: Progress | None = None
+) -> tuple[Data, list[str]]:
+    """The images that the model at `path` was trained on, or those called `named`, as it takes them; and remarks.
+
+    Raises SnowmeltError where they cannot be found.
+    """
+    config, spec = _data_config(path), model.images
+    if named is None and config is not None:
+        wishes = {field.name: getattr(config, field.name) for field in fields(DataWishes)}
+        data = load_data(config.source, **wishes, progress=progress)
+        changed = config.fingerprint.startswith(FINGERPRINT) and data.fingerprint != config.fingerprint
+        return data, [f"The images of {config.source} are not those that the model was trained on"] * changed
+    source = named or model.training.get("data")
+    if source is None:
+        raise SnowmeltError("The model does not say what it was trained on.", "Name the images: --real DATA")
+    data = load_data(
+        str(source),
+        size=(spec.height, spec.width),
+        channels=spec.channels,
+        labels="none" if spec.class_names is None else "auto",
+        fit="crop" if config is None else config.fit,
+        progress=progress,
+    )
+    return data, []
 
 
 def judged_samples(real: str, fake: str, progress: Progress | None = None) -> Subject:
