@@ -29,6 +29,7 @@ OPTIONS = {
         *("--batch", "--train_batch_size"),
         "--micro-batch",
         *("--lr", "--learning_rate"),
+        "--optimizer",
         *("--warmup", "--decay", "--ema", "--dropout", "--label-dropout"),
         *("--predict", "--prediction_type"),
         *("--schedule", "--noise-levels", "--zero-snr", "--no-zero-snr"),

@@ -21,6 +21,7 @@ SETTINGS = {
     "linear_light": True,
     "batch": 4,
     "lr": 0.002,
+    "optimizer": "muon",
     "warmup": 100,
     "predict": "eps",
     "schedule": "cosine",

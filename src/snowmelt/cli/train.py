@@ -40,6 +40,7 @@ def train(
     batch: Annotated[Whole | None, Parameter(alias="--train_batch_size")] = None,
     micro_batch: str = "auto",
     lr: Annotated[float | None, Parameter(alias="--learning_rate")] = None,
+    optimizer: str | None = None,
     warmup: str | None = None,
     decay: float | None = None,
     ema: str | None = None,
@@ -112,6 +113,8 @@ def train(
         Images of one forward pass on one device; smaller takes less memory and changes nothing else.
     lr
         Learning rate after warm-up.
+    optimizer
+        adamw, or muon: AdamW for vectors, and orthogonal updates for matrices and kernels.
     warmup
         Images of linear warm-up: 10k.
     decay
@@ -194,6 +197,7 @@ def train(
         "batch": batch,
         "micro_batch": None if micro_batch == "auto" else _whole(micro_batch, "--micro-batch"),
         "lr": lr,
+        "optimizer": optimizer,
         "warmup": None if warmup is None else _warmup(warmup),
         "decay": decay,
         "predict": PREDICTION_ALIASES.get(predict or "", predict),

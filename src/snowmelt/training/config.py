@@ -20,7 +20,7 @@ FORMAT_VERSION = 4
 ADDED: dict[int, dict[str, Any]] = {
     2: {"augment": 0.0},
     3: {"data": {"linear_light": False, "cond_values": None, "cond_image": None}},
-    4: {"command": None},
+    4: {"command": None, "optimizer": "adamw"},
 }
 
 
@@ -55,6 +55,7 @@ class TrainConfig:
     batch            images of one optimiser step, over all processes and micro-batches
     micro_batch      images of one forward and backward pass on one device
     lr               base learning rate; see budget.Plan for its course
+    optimizer        adamw or muon
     warmup           images of linear warm-up
     decay            the last part of the run over which the rate falls to zero
     flip             half of the images are mirrored
@@ -76,6 +77,7 @@ class TrainConfig:
     batch: int
     micro_batch: int
     lr: float
+    optimizer: str
     warmup: int
     decay: float
     betas: tuple[float, float]

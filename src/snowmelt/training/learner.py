@@ -62,6 +62,7 @@ class Learner:
             weight_decay=config.weight_decay,
             clip=config.clip,
             scaled=config.precision == "fp16",
+            kind=config.optimizer,
         )
         self.averages = [
             Average(parse_profile(text, config.batch), self.network.named_parameters()) for text in config.emas

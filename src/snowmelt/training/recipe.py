@@ -51,6 +51,7 @@ class Recipe:
     network        a name in model.networks.presets
     process        the prediction, schedule and loss
     batch, lr      global batch, and the learning rate after warm-up
+    optimizer      adamw or muon
     warmup         images of linear warm-up
     decay          the last part of the run over which the rate falls to zero
     emas           two averages, see training.ema.parse_profile; the first is the model's
@@ -66,6 +67,7 @@ class Recipe:
     process: Process
     batch: int = 64
     lr: float = 1e-3
+    optimizer: str = "adamw"
     warmup: int = 10_000
     decay: float = 0.3
     betas: tuple[float, float] = (0.9, 0.99)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from snowmelt.base.device import choose_precision
-from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.base.words import counted
 from snowmelt.data.data_set import Data
 from snowmelt.data.items import Target
@@ -27,6 +27,7 @@ from snowmelt.training.config import DataConfig, TrainConfig
 from snowmelt.training.density import densities
 from snowmelt.training.ema import parse_profile
 from snowmelt.training.objective import distances
+from snowmelt.training.optimizer import OPTIMIZERS
 from snowmelt.training.recipe import PROCESSES, Process, Recipe, preset_for, recipes
 from snowmelt.training.weight import parse_weight
 
@@ -53,6 +54,7 @@ class Wishes:
     batch: int | None = None
     micro_batch: int | None = None
     lr: float | None = None
+    optimizer: str | None = None
     warmup: int | None = None
     decay: float | None = None
     predict: str | None = None
@@ -151,6 +153,7 @@ def resolve(
         batch=batch,
         micro_batch=batch // world if wishes.micro_batch is None else min(wishes.micro_batch, batch // world),
         lr=recipe.lr if wishes.lr is None else wishes.lr,
+        optimizer=recipe.optimizer if wishes.optimizer is None else wishes.optimizer,
         warmup=recipe.warmup if wishes.warmup is None else wishes.warmup,
         decay=recipe.decay if wishes.decay is None else wishes.decay,
         betas=recipe.betas,
@@ -304,6 +307,8 @@ def _parse_levels(text: str) -> int | None:
 def _check_numbers(wishes: Wishes, batch: int, world: int) -> None:
     if not 1 <= batch <= MOST_BATCH:
         raise SnowmeltError(f"--batch {batch} is out of range.", f"Expected 1 to {MOST_BATCH:,}.")
+    if wishes.optimizer not in (None, *OPTIMIZERS):
+        raise unknown_name("value of --optimizer", wishes.optimizer, OPTIMIZERS)
     if batch % world:
         raise SnowmeltError(f"--batch {batch} cannot be split over {world} processes evenly.")
     limits = (
