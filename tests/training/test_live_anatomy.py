@@ -22,7 +22,9 @@ def test_a_run_writes_it_when_it_can_afford_it_and_at_the_end(shoes, minimal, tm
     assert len(first["training"]) == len(first["held_out"]) == len(first["optimum"]) == len(first["linear"]) == 32
     assert first["optimum"] == last["optimum"]
     assert first["training"] != last["training"]
-    assert first["advice"]
+    log = (run / "log.txt").read_text()
+    assert last["advice"]
+    assert all(f"Loss: {line}" in log for line in last["advice"])
 
 
 def test_a_short_run_does_without(shoes, minimal, tmp_path, monkeypatch):

@@ -123,7 +123,8 @@ class Trainer:
                 self.records.preview(position)
                 # Of a timed run time was set aside for it only if it has been done before.
                 if self.records.anatomy.seconds and self.records.anatomy.affordable(position.elapsed):
-                    self.records.take_apart(position)
+                    for advice in self.records.take_apart(position):
+                        self.reporter.note(f"Loss: {advice}")
             position.elapsed = before + time.monotonic() - began
             if position.step != saved_step:
                 self._save()

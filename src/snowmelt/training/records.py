@@ -102,11 +102,13 @@ class Records:
         self.seconds["preview"] = time.monotonic() - start
         self._preview_seconds += self.seconds["preview"]
 
-    def take_apart(self, position: Position) -> None:
-        """Write a row with the averaged network's loss by noise level, between its bounds."""
+    def take_apart(self, position: Position) -> list[str]:
+        """Write a row with the averaged network's loss by noise level, between its bounds; what it advises."""
         found = self.anatomy.row(self.learner.averaged())
         self.row({"step": position.step, "images": position.images, "anatomy": found})
         self.seconds["anatomy"] = self.anatomy.seconds
+        advice: list[str] = found["advice"]
+        return advice
 
     def row(self, row: dict[str, Any]) -> None:
         """Write a row of metrics.jsonl, and pass it on."""
