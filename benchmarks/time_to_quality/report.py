@@ -58,14 +58,26 @@ def write(rows: list[dict], asked: list[str] | None, cache: Path, out: Path) -> 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Rows that differ in their seed only; `label` is the system, with "tuned" where its rate is the best of several.
+    """Rows that differ in their seed only.
 
-    first  the system that it is compared with, as many evaluations where it has them
+    first  those of the system that it is compared with, of as many evaluations where it has them
+    tuned  whether its learning rate is the best of several
     """
 
-    label: str
+    system: str
     rows: list[dict]
     first: list[dict]
+    tuned: bool = False
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return self.system + ", tuned" * self.tuned
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it is the best of several rates, and that is the recipe's own, which has a line already."""
+        return self.tuned and self.head["rate"] is None
 
     @cached_property
     def head(self) -> dict:
@@ -123,7 +135,7 @@ def groups(rows: list[dict], names: list[str], minutes: float) -> list[Group]:
                 result.append(Group(system, by_rate[None], compared))
             if set(by_rate) != {None}:
                 best = min(by_rate.values(), key=lambda group: statistics.fmean(row["fd"] for row in group))
-                result.append(Group(f"{system}, tuned", best, compared))
+                result.append(Group(system, best, compared, tuned=True))
     return result
 
 
@@ -138,6 +150,8 @@ def summary(rows: list[dict], names: list[str]) -> str:
     for minutes in sorted({row["minutes"] for row in rows}):
         found = groups(rows, names, minutes)
         for group in found:
+            if group.repeats:
+                continue
             lines.append((
                 group.label + (" (told the class)" if group.head.get("conditional") else ""),
                 f"{minutes:g}",
@@ -235,15 +249,16 @@ def draw(rows: list[dict], names: list[str], cache: Path, out: Path) -> list[Pat
     written = [curve_file]
     real = data.load(data.TEST)[0]
     for minutes, found in by_minutes.items():
+        shown = [group for group in found if not group.repeats]
         panels = [("real images", f"the test set; as many score FD {head['floor']['fd']:.2f}", real)]
-        for group in found:
+        for group in shown:
             row = group.head
             path = folder(cache, row) / sampled(row["evaluations"])[1]
             if path.exists():
                 with np.load(path) as stored:
                     subtitle = f"{row['images_seen']:,} images seen, FD {row['fd']:.2f}"
                     panels.append((f"{group.label}, {_evaluations(row)}", subtitle, stored["samples"]))
-        if len(panels) == len(found) + 1:
+        if len(panels) == len(shown) + 1:
             written.append(out / f"samples-{minutes:g}min-{kind}.png")
             pictures.side_by_side(panels, written[-1])
         else:

@@ -91,14 +91,21 @@ def arguments() -> argparse.Namespace:
 
 def tasks(args: argparse.Namespace) -> list[Task]:
     """What is to be trained: for each budget and seed all systems in turn, so that a slow hour strikes all alike."""
-    rates = [None if text == PUBLISHED else float(text) for text in args.rates.split(",")]
     options = OPTIONS | args.variants
+    wanted = [None if text == PUBLISHED else float(text) for text in args.rates.split(",")]
+
+    def rates(name: str) -> list[float | None]:
+        """Each once; the recipe's own, however it was asked for, is None."""
+        if name in options:
+            return [None]
+        return list(dict.fromkeys(None if rate == SYSTEMS[name].rate else rate for rate in wanted))
+
     return [
         Task(name, options.get(name), float(minutes), int(seed), rate)
         for minutes in args.minutes.split(",")
         for seed in args.seeds.split(",")
         for name in args.names
-        for rate in ([None] if name in options else rates)
+        for rate in rates(name)
     ]
 
 

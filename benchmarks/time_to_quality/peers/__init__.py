@@ -15,21 +15,30 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
+
+@dataclass(frozen=True)
+class System:
+    """A module of this package, and the learning rate of a peer's recipe."""
+
+    module: str
+    rate: float | None = None
+
+
 SNOWMELT = "snowmelt"
 SYSTEMS = {
-    SNOWMELT: "snowmelt_cli",
-    "snowmelt-unconditional": "snowmelt_cli",
-    "diffusers-example": "diffusers_unet",
-    "diffusers-small": "diffusers_unet",
-    "diffusers-budget": "diffusers_unet",
-    "ddpm-pytorch-readme": "ddpm_pytorch",
-    "ddpm-pytorch-small": "ddpm_pytorch",
-    "ddpm-pytorch-budget": "ddpm_pytorch",
-    "smalldiffusion-example": "smalldiffusion_unet",
-    "smalldiffusion-small": "smalldiffusion_unet",
-    "smalldiffusion-budget": "smalldiffusion_unet",
-    "dcgan-tutorial": "dcgan",
-    "dcgan-small": "dcgan",
+    SNOWMELT: System("snowmelt_cli"),
+    "snowmelt-unconditional": System("snowmelt_cli"),
+    "diffusers-example": System("diffusers_unet", 1e-4),
+    "diffusers-small": System("diffusers_unet", 1e-4),
+    "diffusers-budget": System("diffusers_unet", 1e-3),
+    "ddpm-pytorch-readme": System("ddpm_pytorch", 8e-5),
+    "ddpm-pytorch-small": System("ddpm_pytorch", 8e-5),
+    "ddpm-pytorch-budget": System("ddpm_pytorch", 1e-3),
+    "smalldiffusion-example": System("smalldiffusion_unet", 7e-4),
+    "smalldiffusion-small": System("smalldiffusion_unet", 7e-4),
+    "smalldiffusion-budget": System("smalldiffusion_unet", 1e-3),
+    "dcgan-tutorial": System("dcgan", 2e-4),
+    "dcgan-small": System("dcgan", 2e-4),
 }
 # Command line of `snowmelt train` beyond data, minutes, seed and folder.
 OPTIONS = {SNOWMELT: "", "snowmelt-unconditional": "--labels none"}
@@ -56,9 +65,16 @@ class Task:
         return 60 * self.minutes
 
     @property
+    def learning_rate(self) -> float:
+        """Of a peer."""
+        rate = self.rate or SYSTEMS[self.system].rate
+        assert rate is not None
+        return rate
+
+    @property
     def module(self) -> ModuleType:
         """What trains and samples it."""
-        name = SYSTEMS[SNOWMELT if self.options is not None else self.system]
+        name = SYSTEMS[SNOWMELT if self.options is not None else self.system].module
         return import_module(f"{__name__}.{name}")
 
 
@@ -67,8 +83,10 @@ def evaluations(system: str, asked: tuple[int, ...]) -> tuple[int, ...]:
 
     smalldiffusion's example samples with 20, so that it gets these too; a GAN has one evaluation.
     """
+    if system in OPTIONS or system not in SYSTEMS:
+        return asked
     if system.startswith("dcgan"):
         return (1,)
     if system.startswith("smalldiffusion"):
         return tuple(dict.fromkeys((asked[0], 20)))
-    return asked[:1] if system in SYSTEMS and system not in OPTIONS else asked
+    return asked[:1]

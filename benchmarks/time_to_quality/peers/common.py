@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 WEIGHTS = Path("weights.pt")  # in the row's folder
 SAMPLE_BATCH = 100
+FLOP_BATCH = 16
 PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
@@ -68,15 +69,17 @@ def budget_rate(peak: float, warm_up: float = 0.05) -> Callable[[float], float]:
     return rate
 
 
-def forward_flop(call: Callable[[], object]) -> int:
-    """Floating-point operations of one call: two a multiply-add, of convolutions and matrix products.
+def forward_flop(call: Callable[[Tensor], object], shape: tuple[int, ...]) -> float:
+    """Floating-point operations an image of calling a network with images [B, *shape]: two a multiply-add, as executed.
 
-    Attention is computed by its formula meanwhile: the counter does not know the CPU's fused kernel.
+    Of a batch, so that what is computed once for all images of it counts once. Attention is computed by its formula
+    meanwhile: the counter does not know the CPU's fused kernel.
     """
+    x = torch.zeros(FLOP_BATCH, *shape)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        call()
-    return counter.get_total_flops()
+        call(x)
+    return counter.get_total_flops() / FLOP_BATCH
 
 
 def parameter_count(*networks: nn.Module) -> int:

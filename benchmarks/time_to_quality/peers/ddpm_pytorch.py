@@ -38,7 +38,6 @@ class Recipe:
     pad: int
     batch: int = 32
     accumulate: int = 2
-    rate: float = 8e-5
     decay: bool = False
     flip: bool = False
 
@@ -52,7 +51,7 @@ RECIPES = {
     # Three halvings do not divide 28, so the README's network sees 32 x 32.
     "ddpm-pytorch-readme": Recipe(64, (1, 2, 4, 8), pad=2, flip=True),
     "ddpm-pytorch-small": Recipe(32, (1, 2, 4), pad=0),
-    "ddpm-pytorch-budget": Recipe(32, (1, 2, 4), pad=0, accumulate=1, rate=1e-3, decay=True),
+    "ddpm-pytorch-budget": Recipe(32, (1, 2, 4), pad=0, accumulate=1, decay=True),
 }
 
 
@@ -61,7 +60,7 @@ def train(task: Task, images: np.ndarray) -> dict:
     from ema_pytorch import EMA
 
     recipe = RECIPES[task.system]
-    peak = task.rate or recipe.rate
+    peak = task.learning_rate
     torch.manual_seed(task.seed)
     diffusion = _diffusion(recipe)
     optimiser = torch.optim.Adam(diffusion.parameters(), lr=peak, betas=(0.9, 0.99))
@@ -86,11 +85,10 @@ def train(task: Task, images: np.ndarray) -> dict:
         run.losses.append(total)
     facts = run.facts()
     torch.save(ema.ema_model.state_dict(), WEIGHTS)
-    x, t = torch.zeros(1, 1, recipe.side, recipe.side), torch.zeros(1)
     return facts | {
         "learning_rate": peak,
         "parameters": parameter_count(diffusion.model),
-        "forward_flop": forward_flop(lambda: diffusion.model(x, t)),
+        "forward_flop": forward_flop(lambda x: diffusion.model(x, torch.zeros(len(x))), (1, recipe.side, recipe.side)),
         "version": f"denoising-diffusion-pytorch {version('denoising-diffusion-pytorch')}",
     }
 

@@ -39,7 +39,6 @@ class Recipe:
     channels: tuple[int, ...]
     attention_level: int
     batch: int = 16
-    rate: float = 1e-4
     whole_schedule: bool = False  # 500 warm-up steps, cosine over 100 epochs, however short the budget
     layers: int = 2
     norm_groups: int = 32
@@ -49,7 +48,7 @@ RECIPES = {
     "diffusers-example": Recipe((128, 128, 256, 256, 512, 512), attention_level=4, whole_schedule=True),
     # Warm-up and cosine follow the budget: as written, the warm-up might outlast ten minutes on two cores.
     "diffusers-small": Recipe((64, 128, 128), attention_level=2),
-    "diffusers-budget": Recipe((32, 64, 64), 2, batch=32, rate=1e-3, layers=1, norm_groups=8),
+    "diffusers-budget": Recipe((32, 64, 64), 2, batch=32, layers=1, norm_groups=8),
 }
 
 
@@ -59,7 +58,7 @@ def train(task: Task, images: np.ndarray) -> dict:
     from diffusers.training_utils import EMAModel
 
     recipe = RECIPES[task.system]
-    peak = task.rate or recipe.rate
+    peak = task.learning_rate
     torch.manual_seed(task.seed)
     model, noising = _network(recipe), _noising()
     ema = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
@@ -89,11 +88,10 @@ def train(task: Task, images: np.ndarray) -> dict:
     facts = run.facts()
     ema.copy_to(model.parameters())  # from here on `model` is the average
     torch.save(model.state_dict(), WEIGHTS)
-    x = torch.zeros(1, 1, SIDE, SIDE)
     return facts | {
         "learning_rate": peak,
         "parameters": parameter_count(model),
-        "forward_flop": forward_flop(lambda: model(x, 0)),
+        "forward_flop": forward_flop(lambda x: model(x, 0), (1, SIDE, SIDE)),
         "version": f"diffusers {version('diffusers')}",
     }
 

@@ -35,16 +35,15 @@ class Recipe:
 
     channels: int
     batch: int
-    rate: float = 7e-4
     decay: bool = False
     flip: bool = False
 
 
 RECIPES = {
     "smalldiffusion-example": Recipe(64, batch=1024, flip=True),
-    # A batch of 1024 is a minute of two cores: ten minutes would be ten steps.
+    # A batch of 1024 is a minute of one core, and 16 GB: ten minutes would be a few dozen steps.
     "smalldiffusion-small": Recipe(32, batch=64),
-    "smalldiffusion-budget": Recipe(32, batch=32, rate=1e-3, decay=True),
+    "smalldiffusion-budget": Recipe(32, batch=32, decay=True),
 }
 
 
@@ -54,30 +53,26 @@ def train(task: Task, images: np.ndarray) -> dict:
     from torch_ema import ExponentialMovingAverage
 
     recipe = RECIPES[task.system]
-    peak = task.rate or recipe.rate
+    peak = task.learning_rate
     torch.manual_seed(task.seed)
     model = _network(recipe)
     average = ExponentialMovingAverage(model.parameters(), decay=0.999)
     rate = budget_rate(peak)
 
     run = Run(task.seconds, recipe.batch)
-    loop = library.training_loop(_loader(images, recipe), model, _schedule(), epochs=1, lr=peak)
     # The loop hands out each step after its loss and before its update, as in the example.
-    for step in loop:
+    for step in library.training_loop(_loader(images, recipe, run), model, _schedule(), epochs=1, lr=peak):
         if recipe.decay:
             step.optimizer.param_groups[0]["lr"] = rate(run.spent)
         average.update()
         run.losses.append(step.loss.item())
-        if run.spent >= 1:
-            break
     facts = run.facts()
     with average.average_parameters():
         torch.save(model.state_dict(), WEIGHTS)
-    x, sigma = torch.zeros(1, 1, 28, 28), torch.ones(())
     return facts | {
         "learning_rate": peak,
         "parameters": parameter_count(model),
-        "forward_flop": forward_flop(lambda: model(x, sigma)),
+        "forward_flop": forward_flop(lambda x: model(x, torch.ones(())), (1, 28, 28)),
         "version": f"smalldiffusion {version('smalldiffusion')}",
     }
 
@@ -113,7 +108,9 @@ def _network(recipe: Recipe) -> torch.nn.Module:
     return library.Scaled(library.Unet)(28, 1, 1, ch=recipe.channels, ch_mult=(1, 1, 2), attn_resolutions=(14,))
 
 
-def _loader(images: np.ndarray, recipe: Recipe) -> Iterator[torch.Tensor]:
-    """Batches in [-1, 1], without end: to the library, one long epoch."""
+def _loader(images: np.ndarray, recipe: Recipe, run: Run) -> Iterator[torch.Tensor]:
+    """Batches in [-1, 1] until the time is up: to the library, one long epoch."""
     for batch in batches(images, recipe.batch, pad=0, flip=recipe.flip):
+        if run.spent >= 1:
+            return
         yield batch * 2 - 1

@@ -75,11 +75,9 @@ def _progress(path: Path) -> dict:
     """Steps and the loss at both ends, from the run's metrics."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     losses = [row["loss"] for row in rows if row.get("loss") is not None]
-    return {
-        "steps": max(row["step"] for row in rows),
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
-    }
+    facts = {"steps": max(row["step"] for row in rows)}
+    # A run of a few steps has no row with a loss.
+    return facts | ({"loss_first": losses[0], "loss_last": losses[-1]} if losses else {})
 
 
 def _size(run: Path) -> dict:
@@ -88,8 +86,7 @@ def _size(run: Path) -> dict:
 
     model = load_model(run)
     network = model.denoiser.network
-    x = torch.zeros(1, *model.images.shape)
     return {
         "parameters": parameter_count(network),
-        "forward_flop": forward_flop(lambda: network(x, torch.zeros(1), None)),
+        "forward_flop": forward_flop(lambda x: network(x, torch.zeros(len(x)), None), model.images.shape),
     }
