@@ -307,11 +307,12 @@ def compare(name: str, options: argparse.Namespace) -> dict:
                 what: spread([rate / peak for rate, peak in zip(rates, all_peaks, strict=True)])
                 for what, all_peaks in peaks.items()
             },
-            "snowmelt_over_it": {
+        }
+        if each != OURS:
+            result[each]["snowmelt_over_it"] = {
                 task: spread([a / b for a, b in zip(seconds[task][each], seconds[task][OURS], strict=True)])
                 for task in TASKS
-            },
-        }
+            }
     for worker in (*workers.values(), ceiling):
         worker.end()
     return result

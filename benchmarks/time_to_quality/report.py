@@ -125,7 +125,10 @@ def groups(rows: list[dict], names: list[str], minutes: float) -> list[Group]:
         found = {row["evaluations"] for row in rows if (row["system"], row["minutes"]) == (system, minutes)}
         return sorted(found, reverse=True)
 
-    first = {count: next(iter(of(names[0], count).values())) for count in counts(names[0])}
+    first = {}
+    for count in counts(names[0]):
+        by_rate = of(names[0], count)
+        first[count] = by_rate.get(None) or next(iter(by_rate.values()))
     result = []
     for system in names:
         for count in counts(system):
@@ -279,6 +282,7 @@ def _curves(by_minutes: dict[float, list[Group]]) -> list[pictures.Curve]:
             [group.spread(_distance) for _, group in each],
         )
         for label, each in points.items()
+        if not all(group.repeats for _, group in each)
     ]
 
 
