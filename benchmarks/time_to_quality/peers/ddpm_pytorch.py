@@ -1,11 +1,11 @@
 """denoising-diffusion-pytorch: the README's Unet, GaussianDiffusion and Trainer settings.
 
-`ddpm-pytorch-readme` is the quick start as written: dim 64, multipliers 1, 2, 4, 8, batch 32 with two
-accumulated, Adam 8e-5 with betas 0.9 and 0.99, gradient norm 1, EMA 0.995 every ten steps, mirrored images
-(the Trainer's default), the library's own objective (v) and schedule (sigmoid). What differs: one channel;
-float32 (the Trainer's default; the README's fp16 is for a GPU); no flash attention (likewise); images from
-memory instead of a folder of files, which is faster. The loop below is Trainer.train without its checkpoints
-and previews, which would only have cost it time. Samples come from the EMA model by the library's own DDIM.
+`ddpm-pytorch-readme` is the quick start as written: dim 64, multipliers 1, 2, 4, 8, batch 32 with two accumulated, Adam
+8e-5 with betas 0.9 and 0.99, gradient norm 1, EMA 0.995 every ten steps, mirrored images (the Trainer's default), the
+library's own objective (v) and schedule (sigmoid). What differs: one channel; 28 -> 32 by padding; float32 (the
+Trainer's default; the README's fp16 is for a GPU); no flash attention (likewise); images from memory instead of a
+folder of files, which is faster. The loop below is Trainer.train without its checkpoints and previews, which would only
+have cost it time. Samples come from the EMA model by the library's own DDIM.
 """
 
 from __future__ import annotations
@@ -16,10 +16,17 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from benchmarks.time_to_quality.peers import Trained, stand_ins
-from benchmarks.time_to_quality.peers.common import Run, batches, budget_rate, to_uint8
-
-SAMPLE_BATCH = 100
+from benchmarks.time_to_quality.peers import Task, stand_ins
+from benchmarks.time_to_quality.peers.common import (
+    WEIGHTS,
+    Run,
+    batches,
+    budget_rate,
+    drawn,
+    forward_flop,
+    parameter_count,
+    to_uint8,
+)
 
 
 @dataclass(frozen=True)
@@ -31,36 +38,38 @@ class Recipe:
     pad: int
     batch: int = 32
     accumulate: int = 2
-    peak_rate: float = 8e-5
     decay: bool = False
     flip: bool = False
+
+    @property
+    def side(self) -> int:
+        """Pixels of an image as the network sees it."""
+        return 28 + 2 * self.pad
 
 
 RECIPES = {
     # Three halvings do not divide 28, so the README's network sees 32 x 32.
     "ddpm-pytorch-readme": Recipe(64, (1, 2, 4, 8), pad=2, flip=True),
     "ddpm-pytorch-small": Recipe(32, (1, 2, 4), pad=0),
-    "ddpm-pytorch-budget": Recipe(32, (1, 2, 4), pad=0, accumulate=1, peak_rate=1e-3, decay=True),
+    "ddpm-pytorch-budget": Recipe(32, (1, 2, 4), pad=0, accumulate=1, decay=True),
 }
 
 
-def train(system: str, images: np.ndarray, seconds: float, seed: int) -> Trained:
+def train(task: Task, images: np.ndarray) -> dict:
     """Train by the Trainer's loop until the time is up."""
-    stood_in = stand_ins.install()
-    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from ema_pytorch import EMA
 
-    recipe = RECIPES[system]
-    torch.manual_seed(seed)
-    network = Unet(dim=recipe.dim, dim_mults=recipe.multipliers, channels=1, flash_attn=False)
-    diffusion = GaussianDiffusion(network, image_size=28 + 2 * recipe.pad, timesteps=1000)
-    optimiser = torch.optim.Adam(diffusion.parameters(), lr=recipe.peak_rate, betas=(0.9, 0.99))
+    recipe = RECIPES[task.system]
+    peak = task.learning_rate
+    torch.manual_seed(task.seed)
+    diffusion = _diffusion(recipe)
+    optimiser = torch.optim.Adam(diffusion.parameters(), lr=peak, betas=(0.9, 0.99))
     ema = EMA(diffusion, beta=0.995, update_every=10)
-    rate = budget_rate(recipe.peak_rate)
+    rate = budget_rate(peak)
 
     data = batches(images, recipe.batch, recipe.pad, recipe.flip)
     diffusion.train()
-    run = Run(seconds, recipe.batch * recipe.accumulate)
+    run = Run(task.seconds, recipe.batch * recipe.accumulate)
     while run.spent < 1:
         if recipe.decay:
             optimiser.param_groups[0]["lr"] = rate(run.spent)
@@ -74,19 +83,30 @@ def train(system: str, images: np.ndarray, seconds: float, seed: int) -> Trained
         optimiser.zero_grad()
         ema.update()
         run.losses.append(total)
-    facts = run.facts(diffusion, list(ema.ema_model.parameters())) | {
+    facts = run.facts()
+    torch.save(ema.ema_model.state_dict(), WEIGHTS)
+    return facts | {
+        "learning_rate": peak,
+        "parameters": parameter_count(diffusion.model),
+        "forward_flop": forward_flop(lambda x: diffusion.model(x, torch.zeros(len(x))), (1, recipe.side, recipe.side)),
         "version": f"denoising-diffusion-pytorch {version('denoising-diffusion-pytorch')}",
-        "stand_ins": stood_in,
-        "sampler": "DDIM, eta 0",
-        "conditional": False,
     }
-    average = ema.ema_model.eval()
 
-    def sample(n: int, steps: int, seed: int) -> np.ndarray:
-        # The two attributes that its constructor sets from `sampling_timesteps`.
-        average.sampling_timesteps, average.is_ddim_sampling = steps, True
-        torch.manual_seed(seed)
-        parts = [average.sample(batch_size=min(SAMPLE_BATCH, n - i)) for i in range(0, n, SAMPLE_BATCH)]
-        return to_uint8(torch.cat(parts)[:, 0].numpy(), recipe.pad)
 
-    return Trained(sample, facts)
+def sample(task: Task, count: int, evaluations: int) -> tuple[np.ndarray, dict]:
+    """Draw by the library's own DDIM."""
+    recipe = RECIPES[task.system]
+    average = _diffusion(recipe, evaluations)
+    average.load_state_dict(torch.load(WEIGHTS))
+    average.eval()
+    torch.manual_seed(task.seed)
+    images = drawn(count, lambda number: average.sample(batch_size=number))
+    return to_uint8(images, recipe.pad), {"sampler": "DDIM, eta 0"}
+
+
+def _diffusion(recipe: Recipe, sampling_steps: int = 1000) -> torch.nn.Module:
+    stand_ins.install()
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+
+    network = Unet(dim=recipe.dim, dim_mults=recipe.multipliers, channels=1, flash_attn=False)
+    return GaussianDiffusion(network, image_size=recipe.side, timesteps=1000, sampling_timesteps=sampling_steps)

@@ -1,0 +1,383 @@
+"""Training images a second of Snowmelt, diffusers and denoising-diffusion-pytorch at one architecture and batch.
+
+    python -m benchmarks.training_speed [--rounds 21] [--threads N] [--peer-python .bench-venv/bin/python]
+
+Two U-Nets: of 64 channels for 32x32 colour images in batches of 16, and of 32 channels for 28x28 grey ones in batches
+of 32. Snowmelt's and diffusers' are the same function: their outputs must agree to 1e-5 on the same weights before
+anything is timed. denoising-diffusion-pytorch cannot be given that architecture; its network has the same channels,
+multipliers, two blocks a level and full attention at the same level, but linear attention at all others, a 7x7
+convolution first and RMS norms. So parameters and FLOP an image stand beside its ratio. Snowmelt's network executes
+fewer operations than diffusers' for the same function (upsampling and the convolution after it are one, and so are the
+projections of attention): model FLOP/s count diffusers' for both.
+
+Each network has a process of its own, as its users would run it, and they take turns, so whatever else the machine does
+strikes all alike: only the ratios within a round count. A training step is forward, squared error, backward and fused
+AdamW in float32, the same for all. A fourth process measures in every round what the machine can do: the network's own
+3x3 convolutions, channels last, forward and backward, and 1024 x 1024 matrix products. Peers run in the environment of
+time_to_quality/README.md (`--peer-python`, or $BENCH_PYTHON).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.time_to_quality.peers import stand_ins
+from benchmarks.time_to_quality.peers.common import die_with_parent, forward_flop, parameter_count
+from benchmarks.time_to_quality.row import matmul_rate
+
+ROOT = Path(__file__).parents[1]
+NAMES = OURS, DIFFUSERS, DDPM = ("snowmelt", "diffusers", "denoising-diffusion-pytorch")
+CEILING = "ceiling"
+TASKS = ("train", "forward")
+CEILING_REPEATS = 5
+WARM_UP = 2  # rounds that are not counted
+BLOCKS, ATTENTION = 2, 1  # residual blocks a level; the level with attention
+AGREE = 1e-5
+Call = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A U-Net, and the batches it is trained with."""
+
+    channels: int
+    multipliers: tuple[int, ...]
+    image_channels: int
+    side: int
+    batch: int
+
+    @property
+    def image(self) -> tuple[int, int, int, int]:
+        """[B, C, H, W] of a batch."""
+        return self.batch, self.image_channels, self.side, self.side
+
+
+SHAPES = {
+    "32x32 colour": Shape(64, (1, 2, 2, 2), image_channels=3, side=32, batch=16),
+    "28x28 grey": Shape(32, (1, 2, 2), image_channels=1, side=28, batch=32),
+}
+
+
+def diffusers_network(shape: Shape) -> nn.Module:
+    """Ho et al.'s architecture, with random weights that are the same in every process."""
+    from diffusers import UNet2DModel
+
+    levels = len(shape.multipliers)
+    torch.manual_seed(0)
+    return UNet2DModel(
+        sample_size=shape.side,
+        in_channels=shape.image_channels,
+        out_channels=shape.image_channels,
+        block_out_channels=tuple(shape.channels * multiplier for multiplier in shape.multipliers),
+        layers_per_block=BLOCKS,
+        down_block_types=tuple("AttnDownBlock2D" if i == ATTENTION else "DownBlock2D" for i in range(levels)),
+        up_block_types=tuple("AttnUpBlock2D" if levels - 1 - i == ATTENTION else "UpBlock2D" for i in range(levels)),
+        attention_head_dim=None,
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
+    )
+
+
+def snowmelt_network(shape: Shape) -> nn.Module:
+    """The same architecture."""
+    from snowmelt.model.networks import UNetConfig, build, prepare
+
+    config = UNetConfig(
+        in_channels=shape.image_channels,
+        out_channels=shape.image_channels,
+        channels=shape.channels,
+        multipliers=shape.multipliers,
+        blocks=BLOCKS,
+        attention=(ATTENTION,),
+        min_group_channels=1,
+    )
+    return prepare(build(config), torch.device("cpu"))
+
+
+def ddpm_network(shape: Shape) -> nn.Module:
+    """The nearest that denoising-diffusion-pytorch has."""
+    stand_ins.install()
+    from denoising_diffusion_pytorch import Unet
+
+    return Unet(
+        dim=shape.channels,
+        dim_mults=shape.multipliers,
+        channels=shape.image_channels,
+        full_attn=tuple(level == ATTENTION for level in range(len(shape.multipliers))),
+    )
+
+
+def network(name: str, shape: Shape) -> tuple[nn.Module, Call]:
+    """The network of a library, and how it is called."""
+    if name == DIFFUSERS:
+        theirs = diffusers_network(shape)
+        return theirs, lambda x, t: theirs(x, t).sample
+    net = snowmelt_network(shape) if name == OURS else ddpm_network(shape)
+    return net, net
+
+
+def inputs(shape: Shape) -> tuple[Tensor, Tensor]:
+    """A batch and its noise levels."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(shape.image, generator=generator)
+    return x, torch.randint(0, 1000, (shape.batch,), generator=generator).float()
+
+
+def disagreement(shape: Shape) -> float:
+    """Of Snowmelt's output from diffusers' on the same weights, relative."""
+    sys.path.insert(0, str(ROOT / "tests" / "model" / "networks"))
+    from peers import from_diffusers
+
+    ours, theirs = snowmelt_network(shape), diffusers_network(shape)
+    ours.load_state_dict(from_diffusers(theirs.state_dict(), ours))
+    x, t = inputs(shape)
+    with torch.no_grad():
+        expected = theirs(x, t).sample
+        return float((ours(x, t) - expected).norm() / expected.norm())
+
+
+def import_of(name: str) -> None:
+    """What a process of this library has in memory before it does anything."""
+    if name == OURS:
+        import snowmelt.model.networks  # noqa: F401
+    elif name == DIFFUSERS:
+        from diffusers import UNet2DModel  # noqa: F401
+    else:
+        stand_ins.install()
+        import denoising_diffusion_pytorch  # noqa: F401
+
+
+def memory_mb(field: str) -> float:
+    """VmRSS, what this process holds, or VmHWM, the most it has held."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+
+
+def answer(message: object) -> None:
+    """One line to the process that asks."""
+    print(json.dumps(message), flush=True)
+
+
+def work(name: str, shape: Shape) -> None:
+    """Answer with the network's size first, then with the seconds of each task that a line of stdin names."""
+    import_of(name)
+    baseline = memory_mb("VmRSS")
+    net, call = network(name, shape)
+    x, t = inputs(shape)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        (call(x, t) - x).square().mean().backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def forward() -> None:
+        call(x, t)
+
+    flop = forward_flop(lambda x: call(x, torch.zeros(len(x))), shape.image[1:])
+    answer({"parameters": parameter_count(net), "forward_flop": flop, "torch": torch.__version__})
+    tasks = {"train": train, "forward": forward}
+    for line in sys.stdin:
+        if line.strip() == "memory":
+            answer(memory_mb("VmHWM") - baseline)
+            continue
+        start = time.perf_counter()
+        tasks[line.strip()]()
+        answer(time.perf_counter() - start)
+
+
+def measure_ceiling(shape: Shape) -> None:
+    """Answer each line with the GFLOP/s of the fastest of the network's convolutions and of a matrix product."""
+    layers = []
+    for level, multiplier in enumerate(shape.multipliers):
+        channels, side = shape.channels * multiplier, shape.side // 2**level
+        conv = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
+        x = torch.randn(shape.batch, channels, side, side).to(memory_format=torch.channels_last).requires_grad_()
+        gradient = torch.randn_like(x)
+        flop = 3 * 2 * 9 * channels**2 * side**2 * shape.batch
+        layers.append((conv, x, gradient, flop))
+    answer({"torch": torch.__version__})
+    for _ in sys.stdin:
+        rates = []
+        for conv, x, gradient, flop in layers:
+            seconds = []
+            for _ in range(CEILING_REPEATS):
+                start = time.perf_counter()
+                torch.autograd.grad(conv(x), [x, *conv.parameters()], gradient)
+                seconds.append(time.perf_counter() - start)
+            rates.append(flop / statistics.median(seconds) / 1e9)
+        answer({"convolution": max(rates), "matmul": matmul_rate()})
+
+
+class Worker:
+    """A process of one library, or of the ceiling, that is asked by lines."""
+
+    def __init__(self, name: str, shape: str, options: argparse.Namespace) -> None:
+        python = options.peer_python if name in (DIFFUSERS, DDPM) else sys.executable
+        threads = str(options.threads)
+        # No resolve(): the path of a virtual environment's interpreter is what makes it that environment's.
+        self.process = subprocess.Popen(
+            [str(Path(python).absolute()), "-m", "benchmarks.training_speed", "--work", name, "--shape", shape],
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "OMP_NUM_THREADS": threads,
+                "MKL_NUM_THREADS": threads,
+                "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=die_with_parent,
+        )
+        self.size = self._answer()
+
+    def ask(self, what: str):
+        """Its answer."""
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a process ended with exit code {self.process.wait()}; its own words are above")
+        return json.loads(line)
+
+    def end(self) -> None:
+        """It ends when there is nothing left to read."""
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Least, median, greatest."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def compare(name: str, options: argparse.Namespace) -> dict:
+    """All rounds of one shape."""
+    shape = SHAPES[name]
+    error = disagreement(shape)
+    if error > AGREE:
+        raise SystemExit(f"{name}: the two networks differ by {error:.1e} (relative): there is nothing to compare")
+    workers = {each: Worker(each, name, options) for each in NAMES}
+    ceiling = Worker(CEILING, name, options)
+    seconds: dict[str, dict[str, list[float]]] = {task: {each: [] for each in NAMES} for task in TASKS}
+    peaks: dict[str, list[float]] = {"convolution": [], "matmul": []}
+    for number in range(-WARM_UP, options.rounds):
+        first = number % len(NAMES)
+        for task in TASKS:
+            for each in NAMES[first:] + NAMES[:first]:
+                took = workers[each].ask(task)
+                if number >= 0:
+                    seconds[task][each].append(took)
+        found = ceiling.ask("now")
+        for what, rates in peaks.items():
+            if number >= 0:
+                rates.append(found[what])
+
+    result = {"relative_error": error, "batch": shape.batch, "peak_gflops": {k: spread(v) for k, v in peaks.items()}}
+    for each, worker in workers.items():
+        # Snowmelt executes fewer operations for the function of diffusers' network; the model's are the latter's.
+        counted = workers[DIFFUSERS if each == OURS else each]
+        flop = 3 * counted.size["forward_flop"] * shape.batch / 1e9
+        rates = [flop / took for took in seconds["train"][each]]
+        result[each] = worker.size | {
+            "memory_mb": worker.ask("memory"),
+            "images_per_s": {task: spread([shape.batch / took for took in seconds[task][each]]) for task in TASKS},
+            "gflops": spread(rates),
+            "share_of_peak": {
+                what: spread([rate / peak for rate, peak in zip(rates, all_peaks, strict=True)])
+                for what, all_peaks in peaks.items()
+            },
+        }
+        if each != OURS:
+            result[each]["snowmelt_over_it"] = {
+                task: spread([a / b for a, b in zip(seconds[task][each], seconds[task][OURS], strict=True)])
+                for task in TASKS
+            }
+    for worker in (*workers.values(), ceiling):
+        worker.end()
+    return result
+
+
+def table(name: str, result: dict) -> str:
+    """Medians, and the ratios with their range."""
+
+    def ranged(values: dict[str, float]) -> str:
+        return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
+
+    peaks = {what: values["median"] for what, values in result["peak_gflops"].items()}
+    lines = [
+        f"{name}, batch {result['batch']}; the machine: {peaks['convolution']:.0f} GFLOP/s in convolutions forward and "
+        f"backward, {peaks['matmul']:.0f} in matrix products",
+        "",
+        "| | parameters | MFLOP an image, forward, as executed | trained on/s | Snowmelt over it "
+        "| forward: Snowmelt over it | model GFLOP/s | of the convolutions' | of the products' "
+        "| peak MB above the import |",
+        "|" + " --- |" * 10,
+    ]
+    for each in NAMES:
+        row = result[each]
+        cells = (
+            each,
+            f"{row['parameters']:,}",
+            f"{row['forward_flop'] / 1e6:.0f}",
+            f"{row['images_per_s']['train']['median']:.1f}",
+            *("" if each == OURS else ranged(row["snowmelt_over_it"][task]) for task in TASKS),
+            f"{row['gflops']['median']:.0f}",
+            *(f"{row['share_of_peak'][what]['median']:.0%}" for what in ("convolution", "matmul")),
+            f"{row['memory_mb']:.0f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--shape", choices=list(SHAPES), help="one of the two (default: both)")
+    parser.add_argument("--peer-python", default=os.environ.get("BENCH_PYTHON", sys.executable))
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "training_speed.json")
+    parser.add_argument("--work", choices=[*NAMES, CEILING], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work == CEILING:
+        measure_ceiling(SHAPES[options.shape])
+        return
+    if options.work:
+        work(options.work, SHAPES[options.shape])
+        return
+    torch.set_num_threads(options.threads)
+    result = {
+        "device": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": options.threads,
+        "rounds": options.rounds,
+    }
+    for name in [options.shape] if options.shape else SHAPES:
+        result[name] = compare(name, options)
+        print(table(name, result[name]), end="\n\n", flush=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
