@@ -196,3 +196,12 @@ def test_a_sample_of_five_channels_is_shown_by_three(snowmelt, minimal, tmp_path
     run = api.train(tmp_path / "five.npy", out=tmp_path / "run", preset=minimal, steps=1)
     assert snowmelt("eval", run, *QUICK, "--out", tmp_path / "a.json").code == 0
     assert Image.open(tmp_path / "a-samples.png").mode == "RGB"
+
+
+def test_the_bits_of_floats_are_those_of_a_density(snowmelt, minimal, tmp_path):
+    np.save(tmp_path / "flat.npy", np.random.default_rng(0).normal(0, 1e-2, (40, 8, 8, 1)).astype(np.float32) + 0.5)
+    run = api.train(tmp_path / "flat.npy", out=tmp_path / "run", preset=minimal, steps=1)
+    answer = snowmelt("eval", run, "--metrics", "nll", "--nll-images", 2, "--out", tmp_path / "a.json")
+    assert "(of a density)" in answer.out
+    found = json.loads((tmp_path / "a.json").read_text())["nll"]["continuous"]
+    assert found["signed"] is True

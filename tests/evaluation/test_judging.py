@@ -110,7 +110,16 @@ def test_a_value_that_is_no_more_than_chance_is_printed_as_a_range():
     assert Estimate(1.0, 0.1, 0.9).times(2) == Estimate(2.0, 0.2, 1.8)
 
 
-@pytest.mark.parametrize("value", [Estimate(1.0, 0.1), Estimate(1.0, 0.1, 0.5), Estimate(1.0, math.nan)])
+def test_the_bits_of_a_density_may_lie_below_0_beyond_doubt_and_no_distance_may():
+    assert str(Estimate(-3.0, 0.1, signed=True)) == "-3.00 ± 0.20"
+    assert Estimate(-3.0, 0.1, signed=True).times(2).to_json()["told_from_0"] is True
+    assert "not told from 0" in str(Estimate(-0.1, 0.1, signed=True))
+    assert "not told from 0" in str(Estimate(-3.0, 0.1))
+
+
+@pytest.mark.parametrize(
+    "value", [Estimate(1.0, 0.1), Estimate(-1.0, 0.1, signed=True), Estimate(1.0, 0.1, 0.5), Estimate(1.0, math.nan)]
+)
 def test_an_estimate_is_read_as_it_was_written(value):
     again = Estimate.from_json(value.to_json())
     assert str(again) == str(value)

@@ -17,11 +17,13 @@ class Estimate:
     """A value and its standard error.
 
     at_zero  what it would be on average were the truth 0; not 0 where the estimate is biased
+    signed   whether the truth may be less than 0, as a density's bits may, and no distance
     """
 
     value: float
     standard_error: float
     at_zero: float = 0.0
+    signed: bool = False
 
     @staticmethod
     def of(values: Tensor) -> Estimate:
@@ -41,7 +43,7 @@ class Estimate:
 
     def times(self, factor: float) -> Estimate:
         """In another unit."""
-        return Estimate(factor * self.value, abs(factor) * self.standard_error, factor * self.at_zero)
+        return Estimate(factor * self.value, abs(factor) * self.standard_error, factor * self.at_zero, self.signed)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -51,8 +53,8 @@ class Estimate:
 
     @property
     def lost_in_noise(self) -> bool:
-        """Whether the truth may be 0: what is measured here is never less."""
-        return not self.beyond(SURE)
+        """Whether the truth may be 0."""
+        return not (self.beyond(SURE) or (self.signed and self.times(-1).beyond(SURE)))
 
     def beyond(self, errors: float) -> bool:
         """Whether it lies above what it is for 0 by more than so many standard errors."""
@@ -75,7 +77,7 @@ class Estimate:
     def from_json(value: Mapping[str, Any]) -> Estimate:
         """From what `to_json` wrote."""
         number, error = (math.nan if value[name] is None else value[name] for name in ("value", "standard_error"))
-        return Estimate(number, error, value.get("value_at_0", 0.0))
+        return Estimate(number, error, value.get("value_at_0", 0.0), value.get("signed", False))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, None for what is not known; `from_json` is the inverse."""
@@ -86,6 +88,7 @@ class Estimate:
             "interval_95": list(self.interval) if known else None,
             "told_from_0": not self.lost_in_noise if known else None,
             **({"value_at_0": self.at_zero} if self.at_zero else {}),
+            **({"signed": True} if self.signed else {}),
         }
 
 

@@ -111,9 +111,9 @@ def _likelihood(result: Result) -> Rows:
     if "nll" not in result:
         return []
     found, of = result["nll"], result["protocol"]["likelihood"]
-    unit = "Bits/dim" if found["measurement"]["levels"] else "Density, bits/dim"
+    what = "" if found["measurement"]["levels"] else " (of a density)"
     return [
-        (f"{unit} of {of['images']:,} {of['split']} images", _text(found["flow"])),
+        (f"Bits/dim of {of['images']:,} {of['split']} images", f"{_text(found['flow'])}{what}"),
         ("  discrete variational bound", _text(found["discrete"])),
         ("  continuous variational bound", _text(found["continuous"])),
     ]
