@@ -11,6 +11,7 @@ from PIL import Image
 from snowmelt import api
 from snowmelt.data.pipeline import load_data
 from snowmelt.evaluation.features import choice, fitted
+from snowmelt.model.bundle import load_model
 from snowmelt.report.evaluation import PICTURES, picture_of, write_result
 from snowmelt.report.page import write_run_page
 
@@ -205,3 +206,14 @@ def test_the_bits_of_floats_are_those_of_a_density(snowmelt, minimal, tmp_path):
     assert "(of a density)" in answer.out
     found = json.loads((tmp_path / "a.json").read_text())["nll"]["continuous"]
     assert found["signed"] is True
+
+
+def test_a_network_of_no_numbers_is_said_to_be_one(refusal, run, monkeypatch):
+    def damaged(*arguments):
+        model = load_model(*arguments)
+        next(model.denoiser.network.parameters()).fill_(torch.nan)
+        return model
+
+    monkeypatch.setattr(api, "load_model", damaged)
+    assert "estimates are not finite" in refusal("eval", run, "--metrics", "anatomy")
+    assert "not finite" in refusal("eval", run, *QUICK)

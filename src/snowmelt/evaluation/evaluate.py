@@ -132,6 +132,11 @@ def evaluate(
                 tell("The bounds of the loss, by noise level")
                 within = bounds(subject.data, denoiser.schedule)
                 done.anatomy = anatomy(denoiser, denoiser.schedule, subject.data, device, within, progress=tell)
+            if not bool(torch.isfinite(done.anatomy.training.mean).all()):
+                raise SnowmeltError(
+                    "--metrics anatomy: the network's estimates are not finite.",
+                    "The weights are damaged: try --weights raw, or an earlier checkpoint.",
+                )
             measured["anatomy"] = done.anatomy.to_json()
             done.findings += done.anatomy.advice()
     done.result = {
