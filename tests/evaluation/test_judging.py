@@ -94,7 +94,9 @@ def test_sets_of_one_law_are_not_told_apart_by_the_bias_of_few():
     for _ in range(30):
         a, b = torch.randn(400, 16, generator=law), torch.randn(200, 16, generator=law)
         found = frechet_estimate(a, b)
-        told.append((not found.lost_in_noise, not frechet_at_infinity(b, moments(a), found).lost_in_noise))
+        at_infinity = frechet_at_infinity(b, moments(a), found)
+        told.append((not found.lost_in_noise, not at_infinity.lost_in_noise))
+        assert at_infinity.at_zero == pytest.approx(found.at_zero / 3)  # 1/400 of 1/400 + 1/200
         assert found.at_zero == pytest.approx(found.value, rel=0.6)
     assert [sum(each) for each in zip(*told, strict=True)] <= [3, 3]
     other = frechet_estimate(a, b + 0.5)
@@ -106,6 +108,7 @@ def test_sets_of_one_law_are_not_told_apart_by_the_bias_of_few():
 def test_a_value_that_is_no_more_than_chance_is_printed_as_a_range():
     assert str(Estimate(1.0, 0.1, 0.9)) == "0.80 to 1.2, not told from 0 (which would be 0.90)"
     assert str(Estimate(1.0, 0.1, 0.5)) == "1.00 ± 0.20"
+    assert str(Estimate(9.45, math.nan)) == "9.45 (its error is not known)"
     assert str(Estimate(0.1, 0.1)) == "-0.10 to 0.30, not told from 0"
     assert Estimate(1.0, 0.1, 0.9).times(2) == Estimate(2.0, 0.2, 1.8)
 
@@ -181,6 +184,20 @@ def test_a_reader_is_told_what_numbers_cannot_say():
     assert "below 0 beyond doubt" in said(600, 600, same=True)
     labels = (torch.zeros(60, dtype=torch.int64), ("a",))
     assert "of single classes" in said(60, 60, labels=labels)
+
+
+def test_neighbours_are_sought_among_so_many_images_of_each_kind_and_no_more(monkeypatch):
+    monkeypatch.setattr("snowmelt.evaluation.quality.BALLS", 60)
+    features = {"real": torch.randn(200, 4), "fake": torch.randn(100, 4)}
+
+    def found(real, fake):
+        shown = [pictures(torch.zeros(n, 1, 1, 1, dtype=torch.uint8)) for n in (real, fake)]
+        parts = {"real": features["real"][:real], "fake": features["fake"][:fake]}
+        return measure_quality(*shown, parts, 4, ("prdc",), quiet)
+
+    assert found(200, 100).balls == 60
+    assert "prdc" not in found(200, 5).to_json()
+    assert found(200, 6).to_json()["prdc"]["images_of_each"] == 6
 
 
 def data_of(labels, values=None, pairs=None):
