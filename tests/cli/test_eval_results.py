@@ -1,6 +1,7 @@
 """What `snowmelt eval` leaves behind: no file is written over, nothing measured is lost, and the page survives all."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from snowmelt import api
 from snowmelt.data.pipeline import load_data
 from snowmelt.evaluation.features import choice, fitted
+from snowmelt.evaluation.pictures import read_pictures
 from snowmelt.model.bundle import load_model
 from snowmelt.report.evaluation import PICTURES, picture_of, write_result
 from snowmelt.report.page import write_run_page
@@ -217,3 +219,49 @@ def test_a_network_of_no_numbers_is_said_to_be_one(refusal, run, monkeypatch):
     monkeypatch.setattr(api, "load_model", damaged)
     assert "estimates are not finite" in refusal("eval", run, "--metrics", "anatomy")
     assert "not finite" in refusal("eval", run, *QUICK)
+
+
+def test_samples_begin_at_the_seed(snowmelt, run):
+    first, other = (json.loads(snowmelt("eval", run, *QUICK, "--seed", seed, "--json").out) for seed in (0, 5))
+    assert other["protocol"]["fake"]["seeds"] == [5, 10]
+    assert first["kid"]["value"] != other["kid"]["value"]
+
+
+def test_samples_of_many_sizes_are_all_compared_and_large_ones_stay_large(snowmelt, tmp_path):
+    random = np.random.default_rng(0)
+    for folder, sides in (("mixed", (20, 24, 28)), ("large", (72,))):
+        (tmp_path / folder).mkdir()
+        for number in range(12):
+            side = sides[number % len(sides)]
+            Image.fromarray(random.integers(0, 256, (side, side), np.uint8)).save(tmp_path / folder / f"{number}.png")
+    mixed, large = (
+        read_pictures(str(tmp_path / name), size=None, channels=None, one_size=True)[0] for name in ("mixed", "large")
+    )
+    assert len(mixed) == 12
+    assert large.shape == (1, 72, 72)
+
+
+def test_copies_are_sought_in_features_too(snowmelt, shoes, tmp_path):
+    command = ("eval", "--real", shoes, "--fake", shoes, "--metrics", "memorization", "--json")
+    found = json.loads(snowmelt(*command, "--out", tmp_path / "a.json").out)["memorization"]
+    assert found["features"]["suspected"] == len(found["suspected"]) == 24
+    assert all(each["by"] == ["pixels", "features"] for each in found["suspected"])
+
+
+def test_a_result_without_samples_is_named_by_what_was_measured(snowmelt, run):
+    assert snowmelt("eval", run, "--metrics", "nll", "--nll-images", 2).code == 0
+    assert (run / "eval" / "step_12-nll.json").is_file()
+
+
+def test_the_page_shows_the_newest_result_and_says_nothing_twice(snowmelt, run):
+    command = ("eval", run, "-n", 6, "--steps", 1, "--metrics", "kid,memorization")
+    assert snowmelt(*command, "--seed", 9).code == snowmelt(*command).code == 0
+    first, second = sorted((run / "eval").glob("*.json"), key=lambda path: len(path.name))
+    text = (run / "report.html").read_text()
+    assert second.name in text
+    assert "--seed 9" not in text
+    assert text.count("suspected copies: ") == 1
+    os.utime(second, (0, 0))
+    text = write_run_page(run).read_text()
+    assert first.name in text
+    assert "--seed 9" in text

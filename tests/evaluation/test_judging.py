@@ -9,9 +9,9 @@ import torch
 
 from snowmelt.data.cache import Cache
 from snowmelt.data.data_set import Data, Split
-from snowmelt.data.images import Stored
+from snowmelt.data.images import Part, Stored
 from snowmelt.evaluation.estimate import Estimate
-from snowmelt.evaluation.features.extractor import Extractor
+from snowmelt.evaluation.features.extractor import Extractor, three_channels
 from snowmelt.evaluation.frechet import frechet_at_infinity, frechet_distance, frechet_estimate, moments
 from snowmelt.evaluation.kernel import kernel_estimate
 from snowmelt.evaluation.looking import FEWEST_OF_FLOOR, Looking
@@ -20,7 +20,7 @@ from snowmelt.evaluation.quality import measure_quality, sentences
 from snowmelt.evaluation.subject import Subject, _asked
 from snowmelt.image.codec import UINT8
 from snowmelt.model.bundle import ImageSpec
-from snowmelt.model.condition_spec import NOTHING_ELSE
+from snowmelt.model.condition_spec import NOTHING_ELSE, PairSpec
 from snowmelt.training.judged import judged_samples
 
 CPU = torch.device("cpu")
@@ -228,3 +228,34 @@ def test_class_and_values_of_a_sample_are_those_of_one_image():
     real = pictures(data.training.images._pixels, labels, ("a", "b"))
     asked, _ = _asked(Subject(real, None, plan=plan, data=data), range(30))
     assert asked.values[:, 0].tolist() == [10.0 * label + 5 for label in asked.labels]
+
+
+def test_what_a_sample_is_made_from_was_never_trained_on():
+    pair = PairSpec(1, UINT8, "crop", False)
+    told = replace(NOTHING_ELSE, pair=pair)
+    plan = SimpleNamespace(model=SimpleNamespace(images=ImageSpec(1, 1, 1, UINT8, None, told)))
+    shown = Stored(torch.tensor([0, 0, 0, 255, 255], dtype=torch.uint8)[:, None, None, None], torch.arange(5))
+    training, held = (Split(Part(shown, part), pairs=Part(shown, part)) for part in torch.arange(5).split([3, 2]))
+    data = replace(data_of(torch.zeros(5, dtype=torch.int64)), training=training, holdout=held)
+    asked, how = _asked(Subject(pictures(shown[:3]), None, plan=plan, data=data), range(5))
+    assert asked.pairs.flatten().tolist() == [1.0] * 5
+    assert how == "those of the images they are made from"
+
+
+def test_some_of_the_pictures_keep_their_labels_and_names():
+    some = pictures(torch.zeros(4, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 1, 2, 3]), tuple("abcd"))
+    part = some.some(torch.tensor([3, 1]))
+    assert part.labels.tolist() == [3, 1]
+    assert [part.named(0), part.named(1)] == ["3", "1"]
+
+
+def test_pictures_of_the_same_bytes_and_another_shape_are_others():
+    bytes_ = torch.arange(16, dtype=torch.uint8)
+    assert pictures(bytes_.view(1, 1, 2, 8)).digest() != pictures(bytes_.view(1, 1, 8, 2)).digest()
+
+
+def test_colour_is_looked_at_in_colour_and_alpha_is_not():
+    pixels = torch.arange(4, dtype=torch.uint8)[None, :, None, None]
+    assert three_channels(pixels[:, :1], "x").flatten().tolist() == [0, 0, 0]
+    assert three_channels(pixels[:, :3], "x").flatten().tolist() == [0, 1, 2]
+    assert three_channels(pixels, "x").flatten().tolist() == [0, 1, 2]
