@@ -265,3 +265,26 @@ def test_the_page_shows_the_newest_result_and_says_nothing_twice(snowmelt, run):
     text = write_run_page(run).read_text()
     assert first.name in text
     assert "--seed 9" in text
+
+
+def test_images_that_have_changed_since_are_said_to_have(snowmelt, shoes, minimal, tmp_path):
+    here = shutil.copytree(shoes, tmp_path / "here")
+    run = api.train(here, out=tmp_path / "run", preset=minimal, steps=1)
+    changed = "are not those that the model was trained on"
+    assert changed not in snowmelt("eval", run, *QUICK).out
+    Image.new("RGB", (8, 8), "red").save(here / "Boot" / "new.png")
+    assert changed in snowmelt("eval", run, *QUICK).out
+
+
+def test_samples_are_brought_to_the_size_of_the_model(snowmelt, run, tmp_path):
+    np.save(tmp_path / "large.npy", np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8))
+    answer = snowmelt("eval", run, "--fake", tmp_path / "large.npy", "--metrics", "kid")
+    assert answer.code == 0, answer
+    assert "12 of 12 images brought to 8x8" in answer.out
+
+
+def test_a_model_without_classes_is_judged_by_images_in_class_folders(snowmelt, shoes, minimal, tmp_path):
+    run = api.train(shoes, out=tmp_path / "run", preset=minimal, steps=1, labels="none")
+    answer = snowmelt("eval", run, "--real", shoes, "--metrics", "nll", "--nll-images", 2)
+    assert answer.code == 0, answer
+    assert "is told of its images what is not known" not in answer.out
