@@ -13,8 +13,9 @@ from torch import Tensor
 from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.cache import open_cache
-from snowmelt.evaluation.evaluate import FEWEST, NLL_IMAGES, Evaluation, check_metrics
+from snowmelt.evaluation.evaluate import FEWEST, NLL_IMAGES, OF_SAMPLES, Evaluation, check_metrics
 from snowmelt.evaluation.evaluate import evaluate as measure
+from snowmelt.evaluation.likelihood.subject import MAX_SEED
 from snowmelt.image.codec import to_network, to_source
 from snowmelt.model.asked import ask
 from snowmelt.model.bundle import Model, Weights, load_model
@@ -28,6 +29,7 @@ from snowmelt.training.judged import data_of, judged_model, judged_samples
 from snowmelt.training.start import resume, train
 
 SAMPLE_BATCH = 64
+COUNT = 1000  # samples that an evaluation draws
 
 
 def load(path: str | Path, *, weights: Weights = "ema", device: str = "auto") -> Model:
@@ -116,7 +118,7 @@ def evaluate(
     fake: str | Path | None = None,
     metrics: Sequence[str] = (),
     features: str = "auto",
-    n: int = 1000,
+    n: int = COUNT,
     nll_images: int = NLL_IMAGES,
     sampler: str | Tableau | None = None,
     steps: int | None = None,
@@ -144,6 +146,14 @@ def evaluate(
     wanted = check_metrics(metrics, model is not None)
     named_real = None if real is None else str(real)
     named_fake = None if fake is None else str(fake)
+    drawn = {"-n": n != COUNT, "--sampler": sampler, "--steps": steps, "--set": options, "--guidance": guidance != 1}
+    of_samples = {"--features": features != "auto", **drawn}
+    _refuse_useless(drawn, fake is not None, "samples are drawn only where none are named with --fake")
+    _refuse_useless({"--weights": weights != "ema"}, model is None, "only a model has weights, and none is named")
+    _refuse_useless(of_samples, not {*wanted} & {*OF_SAMPLES}, "nothing that is measured here is of samples")
+    _refuse_useless({"--nll-images": nll_images != NLL_IMAGES}, "nll" not in wanted, "the likelihood is not measured")
+    if not 0 <= seed <= MAX_SEED:
+        raise SnowmeltError(f"--seed {seed} is out of range.", f"Expected 0 to {MAX_SEED}.")
     if n < FEWEST:
         raise SnowmeltError(f"-n {n} is out of range.", f"Expected at least {FEWEST} samples.")
     if nll_images < FEWEST:
@@ -171,6 +181,13 @@ def evaluate(
         cache=open_cache(),
         tell=tell or (lambda _: None),
     )
+
+
+def _refuse_useless(given: dict[str, Any], useless: bool, why: str) -> None:
+    """Refuse what would do nothing, whatever was meant by it."""
+    names = [name for name, value in given.items() if value]
+    if useless and names:
+        raise SnowmeltError(f"{', '.join(names)} would do nothing: {why}.", f"Leave out {' and '.join(names)}.")
 
 
 __all__ = [

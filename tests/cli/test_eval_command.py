@@ -57,6 +57,9 @@ def test_a_run_is_judged_by_the_images_it_was_trained_on(snowmelt, finished_run,
         "evaluations": protocol["fake"]["evaluations"],
         "seeds": [0, 59],
         "classes": "as often as among the real images",
+        "guidance": 1.0,
+        "options": {},
+        "weights": "ema",
     }
     assert protocol["pixels"].startswith("uint8")
     assert len(protocol["features"]["sha256"]) == 64
@@ -148,7 +151,8 @@ def test_few_images_have_numbers_that_say_so(snowmelt, folders, tmp_path):
 
 def test_one_image_is_too_few(refusal, folders):
     message = refusal("eval", "--real", folders("real", 60), "--fake", folders("one", 1), "--metrics", "fd")
-    assert "samples: 1 images are too few" in message
+    assert "one: 1 image cannot be compared" in message
+    assert "--fake" in message
 
 
 def test_classes_that_both_have_are_compared_one_by_one(snowmelt, tmp_path):

@@ -2,6 +2,7 @@
 missing or damaged one says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,6 +159,9 @@ def test_real_features_are_kept_by_content_and_damage_is_mended_and_said(large_d
     assert not heard
     features_of_real(pictures(large_digits[50:100]), extractor, cache, heard.append)
     assert heard  # others are not taken for them
+    heard.clear()
+    features_of_real(real, replace(extractor, digest="0" * 64), cache, heard.append)
+    assert heard  # nor those of another network
     kept = sorted((tmp_path / "memos").glob("features-*.npz"), key=lambda path: path.stat().st_mtime)[0]
     content = bytearray(kept.read_bytes())
     content[len(content) // 2] ^= 0xFF

@@ -71,7 +71,8 @@ def test_on_a_line_the_shares_are_counted_by_hand():
     fake = torch.cat([torch.arange(3.0, 9.0), torch.tensor([100.0, 101.0])])[:, None] + 0.25
     found = manifold_metrics(real, fake)
     assert found.precision.value == 6 / 8
-    assert found.precision.standard_error == pytest.approx((6 / 8 * 2 / 8 / 7) ** 0.5)
+    assert found.precision.standard_error == pytest.approx((7 / 10 * 3 / 10 / 7) ** 0.5)  # one more of each
+    assert found.coverage.standard_error == pytest.approx((11 / 12 * 1 / 12 / 9) ** 0.5)
     assert found.coverage.value == 1.0
     assert found.recall.value == 9 / 10  # the ball at 3.25 reaches 3 below, so that 0 is left out; 8.25 reaches 3 above
     assert found.density.value > 0

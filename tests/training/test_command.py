@@ -41,6 +41,9 @@ def test_only_what_was_asked_for_is_in_it():
     assert command_of("my pictures", DataWishes(size=64), Wishes(flip=True)) == (
         "snowmelt train 'my pictures' --size 64 --flip"
     )
+    assert command_of("digits", DataWishes(cond_values="my table.csv")) == (
+        "snowmelt train digits --cond-values 'my table.csv'"
+    )
     assert command_of(object(), DataWishes(holdout=0.1), Wishes(steps=5)) == (
         "snowmelt.train(dataset, holdout=0.1, steps=5)"
     )

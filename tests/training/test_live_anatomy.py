@@ -50,6 +50,22 @@ def test_its_share_of_the_time_stays_small(finished_run, shoes, monkeypatch):
     assert live.affordable(101)
 
 
+def test_the_bounds_are_taken_once_and_the_network_is_the_one_that_is_given(finished_run, shoes, monkeypatch):
+    model, taken, judged = api.load(finished_run), [], []
+    live = LiveAnatomy(load_data(shoes, holdout=0.2), model.denoiser, torch.device("cpu"))
+    monkeypatch.setattr("snowmelt.training.live_anatomy.bounds", lambda *_, **__: taken.append(1) or "bounds")
+    monkeypatch.setattr(
+        "snowmelt.training.live_anatomy.anatomy",
+        lambda denoiser, *rest, **_: judged.append((denoiser.network, rest[-1])) or Nothing(),
+    )
+    networks = [torch.nn.Identity(), torch.nn.Identity()]
+    for network in networks:
+        live.row(network)
+    assert len(taken) == 1
+    assert all(found is given for (found, _), given in zip(judged, networks, strict=True))
+    assert [within for _, within in judged] == ["bounds", "bounds"]
+
+
 class Nothing:
     def to_json(self):
         return {}

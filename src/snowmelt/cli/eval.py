@@ -80,7 +80,7 @@ def evaluate(
     from snowmelt.report.page import write_run_page
     from snowmelt.report.status import Status
     from snowmelt.sampling.tableau import load_tableau
-    from snowmelt.training.run import CONFIG
+    from snowmelt.training.judged import run_of
 
     if out is not None and out.suffix != ".json":
         raise SnowmeltError(f"--out {out} is not a JSON file.", "Expected a name that ends in .json.")
@@ -108,13 +108,12 @@ def evaluate(
             reading=status.reading,
         )
     found.result["command"] = command
-    path = write_result(found.result, out or default_path(found.result, model))
+    # Before anything is written: what has been measured for hours is not lost where the disk is full.
+    print(json.dumps(found.result, indent=2, allow_nan=False) if json_ else "\n".join(lines(found.result)), flush=True)
+    run = None if model is None else run_of(model)
+    path = write_result(found.result, out or default_path(found.result, run))
     written = [path, *write_pictures(found, path)]
-    if model is not None and (model / CONFIG).is_file():
-        written.append(write_run_page(model))
-    if json_:
-        print(json.dumps(found.result, indent=2))
-        return
-    print("\n".join(lines(found.result)))
-    for place in written:
-        print(f"Written: {place}")
+    if run is not None:
+        written.append(write_run_page(run))
+    if not json_:
+        print("\n".join(f"Written: {place}" for place in written))

@@ -74,5 +74,5 @@ def _with_channels(row: Pixels, channels: int) -> Pixels:
         return grey.astype(row.dtype) if row.dtype.kind == "f" else grey.round().astype(row.dtype)
     raise SnowmeltError(
         f"Pictures of {len(row)} channels cannot be made into {channels}.",
-        f"Leave --channels out to train {len(row)}; only 1 becomes 3 and 3 becomes 1.",
+        f"Only 1 becomes 3 and 3 becomes 1. Where --channels was given, leave it out: {len(row)} are trained then.",
     )

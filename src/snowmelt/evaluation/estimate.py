@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,16 @@ SURE = 2  # standard errors on each side of a printed range: some 95 %
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its standard error."""
+    """A value and its standard error.
+
+    at_zero  what it would be on average were the truth 0; not 0 where the estimate is biased
+    signed   whether the truth may be less than 0, as a density's bits may, and no distance
+    """
 
     value: float
     standard_error: float
+    at_zero: float = 0.0
+    signed: bool = False
 
     @staticmethod
     def of(values: Tensor) -> Estimate:
@@ -24,9 +31,19 @@ class Estimate:
         values = values.double()
         return Estimate(float(values.mean()), float(values.std()) / len(values) ** 0.5)
 
+    @staticmethod
+    def of_share(true: Tensor) -> Estimate:
+        """How many of n >= 2 independent answers [n] bool are yes.
+
+        In its error one more of each is counted, or it would be 0 where all are the same.
+        """
+        count, yes = len(true), int(true.sum())
+        likely = (yes + 1) / (count + 2)
+        return Estimate(yes / count, (likely * (1 - likely) / (count - 1)) ** 0.5)
+
     def times(self, factor: float) -> Estimate:
         """In another unit."""
-        return Estimate(factor * self.value, abs(factor) * self.standard_error)
+        return Estimate(factor * self.value, abs(factor) * self.standard_error, factor * self.at_zero, self.signed)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -36,12 +53,12 @@ class Estimate:
 
     @property
     def lost_in_noise(self) -> bool:
-        """Whether the truth may be 0: what is measured here is never less."""
-        return not self.beyond(SURE)
+        """Whether the truth may be 0."""
+        return not (self.beyond(SURE) or (self.signed and self.times(-1).beyond(SURE)))
 
     def beyond(self, errors: float) -> bool:
-        """Whether it lies above 0 by more than so many standard errors."""
-        return self.value > errors * self.standard_error
+        """Whether it lies above what it is for 0 by more than so many standard errors."""
+        return self.value - self.at_zero > errors * self.standard_error
 
     def __str__(self) -> str:
         return self.text()
@@ -52,17 +69,26 @@ class Estimate:
             return f"{_number(self.value, digits)} (its error is not known)"
         low, high = self.interval
         if self.lost_in_noise:
-            return f"{_number(low, 2)} to {_number(high, 2)}, not told from 0"
+            of_none = f" (which would be {_number(self.at_zero, 2)})" if self.at_zero else ""
+            return f"{_number(low, 2)} to {_number(high, 2)}, not told from 0{of_none}"
         return f"{_number(self.value, digits)} ± {_number(SURE * self.standard_error, 2)}"
 
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Estimate:
+        """From what `to_json` wrote."""
+        number, error = (math.nan if value[name] is None else value[name] for name in ("value", "standard_error"))
+        return Estimate(number, error, value.get("value_at_0", 0.0), value.get("signed", False))
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values; None for what is not known."""
+        """Plain values, None for what is not known; `from_json` is the inverse."""
         known = math.isfinite(self.standard_error)
         return {
             "value": self.value if math.isfinite(self.value) else None,
             "standard_error": self.standard_error if known else None,
             "interval_95": list(self.interval) if known else None,
             "told_from_0": not self.lost_in_noise if known else None,
+            **({"value_at_0": self.at_zero} if self.at_zero else {}),
+            **({"signed": True} if self.signed else {}),
         }
 
 

@@ -16,6 +16,7 @@ from snowmelt.data.cache import Cache
 from snowmelt.data.images import evenly_spaced
 from snowmelt.evaluation.anatomy import Anatomy, anatomy, bounds
 from snowmelt.evaluation.attraction import attraction
+from snowmelt.evaluation.features.choice import Wanted, choose
 from snowmelt.evaluation.likelihood.agreement import Likelihood
 from snowmelt.evaluation.likelihood.measure import likelihood
 from snowmelt.evaluation.looking import Looking
@@ -90,21 +91,23 @@ def evaluate(
     if subject.held_out is not None:
         protocol["held_out"] = dict(subject.held_out.about)
     if any(name in OF_SAMPLES for name in metrics):
+        require_enough(subject.real, "--real", FEWEST)
+        with _timed(seconds, "network"):  # before samples are drawn for hours: --features may be a mistake
+            extractor, why = choose(features, Wanted(subject.real, device, tell))
         with _timed(seconds, "samples"):
             done.fake = subject.fake if subject.fake is not None else draw(subject, count, seed, batch, tell)
-        require_enough(done.fake, "samples", FEWEST)
-        require_enough(subject.real, "real images", FEWEST)
+        require_enough(done.fake, "--fake", FEWEST)
         protocol["fake"] = dict(done.fake.about)
         with _timed(seconds, "features"):
-            looking = Looking.at(subject, done.fake, features, device, cache, tell)
-        protocol |= {"features": looking.extractor.to_json(), "pixels": "uint8, before anything else"}
+            looking = Looking.at(subject, done.fake, extractor, cache, tell)
+        protocol |= {"features": extractor.to_json(), "pixels": "uint8, before anything else"}
         protocol["real"]["compared"] = len(looking.real)
-        done.findings.append(looking.why)
+        done.findings.append(why)
         if any(name in QUALITY for name in metrics):
             with _timed(seconds, "distances"):
                 done.quality = looking.quality(metrics)
             measured |= done.quality.to_json()
-            done.findings += sentences(done.quality, looking.extractor.dimensions)
+            done.findings += sentences(done.quality, extractor.dimensions)
         if "memorization" in metrics:
             with _timed(seconds, "memorization"):
                 done.copies = looking.copies()
@@ -129,6 +132,11 @@ def evaluate(
                 tell("The bounds of the loss, by noise level")
                 within = bounds(subject.data, denoiser.schedule)
                 done.anatomy = anatomy(denoiser, denoiser.schedule, subject.data, device, within, progress=tell)
+            if not bool(torch.isfinite(done.anatomy.training.mean).all()):
+                raise SnowmeltError(
+                    "--metrics anatomy: the network's estimates are not finite.",
+                    "The weights are damaged: try --weights raw, or an earlier checkpoint.",
+                )
             measured["anatomy"] = done.anatomy.to_json()
             done.findings += done.anatomy.advice()
     done.result = {

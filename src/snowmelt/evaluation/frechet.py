@@ -20,6 +20,7 @@ CHUNK = 8192
 SIZES, REPEATS = 12, 3
 BLOCKS = 10  # of each set, left out in turn for the standard error
 FEWEST = 50  # of a set, for a line through the sizes to mean anything
+SHUFFLES = 3  # of both sets together, whose halves are of one law
 
 
 @dataclass(frozen=True)
@@ -71,25 +72,34 @@ def frechet_distance(a: Moments, b: Moments, root: Tensor | None = None) -> floa
 def frechet_estimate(real: Tensor, fake: Tensor, blocks: int = BLOCKS, seed: int = 0) -> Estimate:
     """The distance of two sets of features [n, d] and [m, d], with the standard error of both being samples.
 
-    A delete-one-block jackknife over each set. What it does not contain is the bias of few images, which
-    `frechet_at_infinity` shows.
+    A delete-one-block jackknife over each set. What it does not contain is the bias of few images: that of two sets
+    of one law is its value at zero, and `frechet_at_infinity` shows that of few in `fake`.
     """
     moments_real, moments_fake = moments(real), moments(fake)
-    value = frechet_distance(moments_real, moments_fake)
+    value, at_zero = frechet_distance(moments_real, moments_fake), _of_one_law(real, fake, seed)
     variance = 0.0
     for varied, fixed in ((fake, moments_real), (real, moments_fake)):
         root = root_of(fixed)
         order = torch.randperm(len(varied), generator=torch.Generator().manual_seed(seed))
         parts = min(blocks, len(varied) // 2)
         if parts < 2:
-            return Estimate(value, float("nan"))
+            return Estimate(value, float("nan"), at_zero)
         without = []
         for block in order.tensor_split(parts):
             kept = torch.ones(len(varied), dtype=torch.bool)
             kept[block] = False
             without.append(frechet_distance(fixed, moments(varied[kept]), root))
         variance += (parts - 1) / parts * sum((each - sum(without) / parts) ** 2 for each in without)
-    return Estimate(value, variance**0.5)
+    return Estimate(value, variance**0.5, at_zero)
+
+
+def _of_one_law(a: Tensor, b: Tensor, seed: int) -> float:
+    """The mean distance of two sets as large as these of one law, which is not 0: of both, shuffled together."""
+    both, generator, total = torch.cat([a, b]), torch.Generator().manual_seed(seed), 0.0
+    for _ in range(SHUFFLES):
+        order = torch.randperm(len(both), generator=generator)
+        total += frechet_distance(moments(both[order[: len(a)]]), moments(both[order[len(a) :]]))
+    return total / SHUFFLES
 
 
 def frechet_at_infinity(
@@ -120,5 +130,9 @@ def frechet_at_infinity(
     value = y.mean() - slope * x.mean()
     residual = (y - value - slope * x).square().sum() / (len(x) - 2)
     error = (residual * (1 / len(x) + x.mean() ** 2 / spread)).sqrt()
-    sampled = 0.0 if distance is None or math.isnan(distance.standard_error) else distance.standard_error
-    return Estimate(float(value), math.hypot(float(error), sampled))
+    if distance is None:
+        return Estimate(float(value), float(error))
+    # That of one law falls as 1/n + 1/m: what is left is due to few in the reference.
+    at_zero = distance.at_zero * count / (count + reference.count)
+    sampled = 0.0 if math.isnan(distance.standard_error) else distance.standard_error
+    return Estimate(float(value), math.hypot(float(error), sampled), at_zero)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from snowmelt.data.cache import Cache
-from snowmelt.evaluation.features.choice import Wanted, choose, features_of_real
+from snowmelt.data.images import evenly_spaced
+from snowmelt.evaluation.features.choice import features_of_real
 from snowmelt.evaluation.features.extractor import Extractor
 from snowmelt.evaluation.memorization import Copies, Features, find_copies
 from snowmelt.evaluation.pictures import Pictures
@@ -26,34 +27,36 @@ class Looking:
     """Samples and real images as one feature network sees them.
 
     real  those of the subject's that samples are compared with by the network
+    rest  their places but for those that are held out too
     """
 
     subject: Subject
     real: Pictures
+    rest: Tensor
     fake: Pictures
     extractor: Extractor
-    why: str
     of_real: Tensor
     of_fake: Tensor
     cache: Cache
     tell: Tell
 
     @staticmethod
-    def at(subject: Subject, fake: Pictures, features: str, device: torch.device, cache: Cache, tell: Tell) -> Looking:
-        """Choose the network, and let it look."""
-        extractor, why = choose(features, Wanted(subject.real, device, tell))
+    def at(subject: Subject, fake: Pictures, extractor: Extractor, cache: Cache, tell: Tell) -> Looking:
+        """Let a network look."""
+        places = evenly_spaced(len(subject.real), MOST_REAL)
         real = subject.real.spread(MOST_REAL)
+        rest = torch.arange(len(real)) if subject.rest is None else torch.isin(places, subject.rest).nonzero()[:, 0]
         of_real = features_of_real(real, extractor, cache, tell)
         tell(f"Features of {len(fake):,} samples")
         of_fake = extractor.features(fake.batches())
-        return Looking(subject, real, fake, extractor, why, of_real, of_fake, cache, tell)
+        return Looking(subject, real, rest, fake, extractor, of_real, of_fake, cache, tell)
 
     def quality(self, metrics: tuple[str, ...]) -> Quality:
         """The distances."""
         features = {"real": self.of_real, "fake": self.of_fake}
         held_out = self.subject.held_out
         if held_out is not None and len(held_out) >= FEWEST_OF_FLOOR:
-            features["held_out"] = self._features(held_out.spread(len(self.fake)))
+            features |= {"held_out": self._features(held_out.spread(len(self.fake))), "rest": self.of_real[self.rest]}
         return measure_quality(self.real, self.fake, features, self.extractor.dimensions, metrics, self.tell)
 
     def copies(self) -> Copies:

@@ -54,7 +54,10 @@ def manifold_metrics(real: Tensor, fake: Tensor) -> Manifold:
         balls[part] = inside.double().sum(1)
         covered |= inside.any(0)
     return Manifold(
-        Estimate.of(in_real), Estimate.of(recalled), Estimate.of(balls / NEIGHBOURS_DC), Estimate.of(covered)
+        Estimate.of_share(in_real),
+        Estimate.of_share(recalled),
+        Estimate.of(balls / NEIGHBOURS_DC),
+        Estimate.of_share(covered),
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.words import counted, listed, printable
 from snowmelt.data.cache import Cache
 from snowmelt.data.chosen import chosen
 from snowmelt.data.data_set import Data, Split
@@ -120,8 +121,8 @@ def read_pictures(
         rows = np.array([index for index, its in sizes.items() if its == common], dtype=np.int64)
         others = [source.items.name(index) for index, its in sizes.items() if its != common]
         remarks.append(
-            f"{name}: {len(others):,} of another size than {common[0]}x{common[1]} left out ({', '.join(others[:3])}"
-            f"{', ...' if len(others) > 3 else ''})"
+            f"{name}: {len(others):,} of another size than {common[0]}x{common[1]} left out "
+            f"({listed(printable(each) for each in others)})"
         )
         source, known = chosen(source, rows), Counter({common: count})
     if size is None and len(known) == 1:
@@ -129,14 +130,22 @@ def read_pictures(
     data = load_data(
         source, size=size, channels=channels, fit=fit, labels=labels, holdout=0.0, cache=cache, progress=progress
     )
-    target = data.training.images.shape[2:]
-    resized = known.total() - known[target]
-    if resized:
-        remarks.append(
-            f"{name}: {resized:,} of {known.total():,} images brought to {target[0]}x{target[1]} ({fit}, antialiased)"
-        )
+    resized = known.total() - known[data.training.images.shape[2:]]
+    remarks += resizing(data, name, fit)
+    if data.report.unreadable:
+        unreadable = listed(printable(each) for each, _ in data.report.unreadable)
+        remarks.append(f"{name}: {counted(len(data.report.unreadable), 'image')} could not be read ({unreadable})")
     pictures = of_split(data, data.training, "all")
     return replace(pictures, about={**pictures.about, "resized": resized, "fit": fit if resized else None}), remarks
+
+
+def resizing(data: Data, name: str, fit: str) -> list[str]:
+    """A sentence about how many of the pictures called `name` were of another size; none where all are as they were."""
+    height, width = data.training.images.shape[2:]
+    sizes = data.report.sizes
+    whole = sum(sizes.values())
+    resized = whole - sizes.get((height, width), 0)
+    return [f"{name}: {resized:,} of {whole:,} images brought to {height}x{width} ({fit}, antialiased)"] * bool(resized)
 
 
 def _sizes(source: Source) -> dict[int, Size]:
@@ -151,7 +160,10 @@ def _sizes(source: Source) -> dict[int, Size]:
     return found
 
 
-def require_enough(pictures: Pictures, what: str, least: int) -> None:
+def require_enough(pictures: Pictures, flag: str, least: int) -> None:
     """Raises SnowmeltError for fewer than `least` pictures."""
     if len(pictures) < least:
-        raise SnowmeltError(f"{what}: {len(pictures)} images are too few to compare.", f"Expected at least {least}.")
+        raise SnowmeltError(
+            f"{flag} {pictures.about.get('data', '')}: {counted(len(pictures), 'image')} cannot be compared.",
+            f"Expected at least {least}; fewer than 50 say little.",
+        )

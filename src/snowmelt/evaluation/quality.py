@@ -18,6 +18,7 @@ from snowmelt.evaluation.pictures import Pictures
 FRECHET, KERNEL, MANIFOLD = "fd", "kid", "prdc"
 FEWEST = 50  # images of a class for numbers of its own, and of a set for numbers to be believed
 BALLS = 10_000  # images of each set whose neighbourhoods are compared
+BELOW = 4  # standard errors below 0, from which on a kernel distance is no chance
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,14 @@ class Kernel:
 class Quality:
     """What was asked for of it.
 
-    reals, fakes  how many images there were of each
+    reals, fakes, held_out  how many images there were of each; held-out ones only where they make a floor
     balls     how many of each of the first two precision, recall, density and coverage are of
     by_class  class name -> metric -> value
     """
 
     reals: int
     fakes: int
+    held_out: int
     frechet: Frechet | None
     kernel: Kernel | None
     manifold: Manifold | None
@@ -108,10 +110,12 @@ def measure_quality(
 ) -> Quality:
     """Compare samples with real pictures, and held-out real pictures with them, by their features.
 
-    features  of "real" and "fake" pictures and, where there are enough, of "held_out" ones: [n, dimensions]
+    features  of "real" and "fake" pictures and, where there are enough, of "held_out" ones and of the "rest" that
+              these are compared with: [n, dimensions]
     metrics   of fd, kid, prdc
     """
     of_real, of_fake, floor = features["real"], features["fake"], features.get("held_out")
+    rest = features.get("rest", of_real)
     frechet = kernel = manifold = None
     if FRECHET in metrics:
         tell("Frechet distance")
@@ -119,7 +123,7 @@ def measure_quality(
         frechet = Frechet(
             distance,
             frechet_at_infinity(of_fake, moments(of_real), distance),
-            None if floor is None else frechet_estimate(of_real, floor),
+            None if floor is None else frechet_estimate(rest, floor),
             min(len(real), len(fake)) <= dimensions,
         )
     if KERNEL in metrics:
@@ -127,14 +131,15 @@ def measure_quality(
         kernel = Kernel(
             kernel_estimate(of_fake, of_real),
             kernel_distance(of_fake, of_real),
-            None if floor is None else kernel_estimate(floor, of_real),
+            None if floor is None else kernel_estimate(floor, rest),
         )
     balls = min(len(real), len(fake), BALLS)
     if MANIFOLD in metrics and balls > NEIGHBOURS_DC:
         tell("Precision, recall, density, coverage")
         manifold = manifold_metrics(*(each[evenly_spaced(len(each), balls)] for each in (of_real, of_fake)))
     by_class = _by_class(real, of_real, fake, of_fake, metrics)
-    return Quality(len(real), len(fake), frechet, kernel, manifold, balls, by_class)
+    held_out = 0 if floor is None else len(floor)
+    return Quality(len(real), len(fake), held_out, frechet, kernel, manifold, balls, by_class)
 
 
 def _by_class(
@@ -178,6 +183,21 @@ def sentences(quality: Quality, dimensions: int) -> list[str]:
                 f"The Frechet distance of {fake:,} samples is biased upwards: compare it only with one of as many, or "
                 "take the value at infinity, or the kernel distance"
             )
+        if 0 < quality.held_out < fake:
+            found.append(
+                f"Only {quality.held_out:,} images are held out, so that their Frechet distance is biased upwards more "
+                f"than that of {fake:,} samples: it is no bound for it. Compare the kernel distances"
+            )
+        if quality.by_class and not quality.frechet.rank_lacks:
+            found.append(
+                "The Frechet distances of single classes are of fewer images, and biased upwards more: compare them "
+                "with one another at most"
+            )
+    if quality.kernel is not None and quality.kernel.distance.times(-1).beyond(BELOW):
+        found.append(
+            "The kernel distance is below 0 beyond doubt: the samples are nearer to the real images than other images "
+            "of the same kind would be. Are some of them in both sets?"
+        )
     if quality.manifold is not None and max(real, fake) > quality.balls:
         found.append(f"Precision, recall, density and coverage are of {quality.balls:,} images of each kind")
     return found

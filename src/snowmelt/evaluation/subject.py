@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from snowmelt.data.images import evenly_spaced
 from snowmelt.evaluation.pictures import Pictures, of_samples
 from snowmelt.image.codec import UINT8, to_network, to_source
 from snowmelt.model.asked import Asked, ask
-from snowmelt.model.bundle import Model
+from snowmelt.model.bundle import ImageSpec, Model
 from snowmelt.sampling.plan import SamplePlan
 
 Tell = Callable[[str], None]
@@ -51,7 +51,7 @@ def draw(subject: Subject, count: int, seed: int, batch: int, tell: Tell) -> Pic
     if plan is None:
         raise SnowmeltError("There are no samples to judge.", "Name a run, or a folder of samples: --fake DIR")
     seeds = range(seed, seed + count)
-    asked = _asked(subject, seeds)
+    asked, how = _asked(subject, seeds)
     parts = []
     for x in plan.batches(seeds, asked, batch):
         parts.append(to_source(x, UINT8))
@@ -65,31 +65,48 @@ def draw(subject: Subject, count: int, seed: int, batch: int, tell: Tell) -> Pic
             "steps": sum(row.done for row in table.rows),
             "evaluations": table.evaluations,
             "seeds": [seeds[0], seeds[-1]],
-            "classes": None if asked.labels is None else "as often as among the real images",
+            "classes": how,
+            "guidance": plan.guidance,
+            "options": dict(plan.options),
+            "weights": plan.model.weights,
         }
     )
     return samples
 
 
-def _asked(subject: Subject, seeds: range) -> Asked:
-    """What the samples are asked to be, as real images are."""
+def _asked(subject: Subject, seeds: range) -> tuple[Asked, str | None]:
+    """What the samples are asked to be, as real images are; and how often each class is, in words.
+
+    All that one sample is told is of one image: its class, its values, the picture it is made from.
+    """
     assert subject.plan is not None
-    spec = subject.plan.model.images
-    split = _told_of(subject)
+    data, spec, real = subject.data, subject.plan.model.images, subject.real
+    if spec.conditions.pair is not None:
+        if data is None:
+            raise SnowmeltError(
+                f"The model makes images from others, and {real.about['data']} has none to make them from.",
+                "Leave out --real, or name samples that are made already: --fake DIR",
+            )
+        split = data.holdout if len(data.holdout.images) else data.training
+        rows = evenly_spaced(len(split.images), len(seeds))
+        return _like(split, rows[torch.arange(len(seeds)) % len(rows)], spec), "those of the images they are made from"
+    asked = ask(spec, seeds)
+    if asked.labels is None:
+        return asked, None
+    if real.labels is None or real.class_names != spec.class_names:
+        return asked, "in turn"
+    # Sorted: steps through labels in any other order may meet the same class again and again.
+    places = torch.linspace(0, len(real) - 1, len(seeds), dtype=torch.float64).round().long()
+    rows = real.labels.argsort(stable=True)[places]
+    if data is not None and data.training.values is not None:
+        return _like(data.training, rows, spec), "as often as among the real images"
+    return replace(asked, labels=real.labels[rows].tolist()), "as often as among the real images"
+
+
+def _like(split: Split, rows: Tensor, spec: ImageSpec) -> Asked:
+    """To be what the images at some places of a split are."""
     pairs = None
-    if spec.conditions.pair is not None and split is not None and split.pairs is not None:
-        places = evenly_spaced(len(split.images), len(seeds))
-        pairs = to_network(split.pairs[places], spec.conditions.pair.value_range)
-    asked = ask(spec, seeds, pairs=pairs)
-    real = subject.real
-    if asked.labels is None or real.labels is None or real.class_names != spec.class_names:
-        return asked
-    like_real = real.labels[torch.linspace(0, len(real) - 1, len(seeds), dtype=torch.float64).round().long()]
-    return Asked(spec, like_real.tolist(), asked.values, asked.pairs, asked.sources)
-
-
-def _told_of(subject: Subject) -> Split | None:
-    """The images of which the model is told: held-out ones, if there are any."""
-    if subject.data is None:
-        return None
-    return subject.data.holdout if len(subject.data.holdout.images) else subject.data.training
+    if split.pairs is not None and spec.conditions.pair is not None:
+        pairs = to_network(split.pairs[rows], spec.conditions.pair.value_range)
+    labels = None if split.labels is None else split.labels[rows].tolist()
+    return Asked(spec, labels, None if split.values is None else split.values[rows], pairs)

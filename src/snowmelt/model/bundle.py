@@ -112,13 +112,15 @@ class Model:
     images    what it makes
     sampler   how to sample from it unless told otherwise
     training  what is known of its making: step, images, data, ...
-    digest    SHA-256 of the weights in use
+    weights   which are in use
+    digest    SHA-256 of these
     """
 
     denoiser: NetworkDenoiser
     images: ImageSpec
     sampler: SamplerDefaults
     training: dict[str, Any]
+    weights: Weights
     digest: str
 
     @property
@@ -194,7 +196,8 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         load_into(network.state_dict(), tensors, str(file))
         network = prepare(network.eval().requires_grad_(False), device or torch.device("cpu"))
         denoiser = NetworkDenoiser.from_config(network, stored["denoiser"])
-        return Model(denoiser, images, sampler, dict(stored["training"]), digest)
+        training = {**stored["training"], **(_checkpoint_place(path) if checkpoint else {})}
+        return Model(denoiser, images, sampler, training, weights, digest)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SnowmeltError(
             f"{folder / CONFIG} is not a model's config: {type(error).__name__} {error}.",
@@ -209,6 +212,12 @@ def load_images(path: Path) -> ImageSpec:
 
 def _checkpoint_digest(folder: Path, weights: Weights) -> str:
     return str(read_json(folder / CHECKPOINT_STATE)["files"][CHECKPOINT_GROUPS[weights]])
+
+
+def _checkpoint_place(folder: Path) -> dict[str, Any]:
+    """At which step it was written; the model beside it is of the last one."""
+    position = read_json(folder / CHECKPOINT_STATE)["position"]
+    return {"step": position["step"], "images": position["images"]}
 
 
 def find_model(path: Path) -> Path:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from snowmelt.base.files import atomic_file, disk_errors, free_name, write_text
+from snowmelt.base.files import atomic_file, write_json
 from snowmelt.evaluation.estimate import Estimate
 from snowmelt.evaluation.evaluate import Evaluation
 from snowmelt.evaluation.gallery import copies_gallery
@@ -22,7 +20,7 @@ from snowmelt.report.rate import draw_rate
 
 WIDTH = 38  # of the names of what was measured
 FOLDER = "eval"
-SAMPLES, COPIES, RATE, ANATOMY = "samples", "copies", "rate", "anatomy"  # what pictures beside a result are called
+SAMPLES, COPIES, RATE, ANATOMY = PICTURES = "samples", "copies", "rate", "anatomy"  # the pictures beside a result
 ON_GRID = 64
 UNFIT = re.compile(r"[^\w.+=@-]+")  # what a file's name should not hold
 Result = dict[str, Any]
@@ -113,9 +111,9 @@ def _likelihood(result: Result) -> Rows:
     if "nll" not in result:
         return []
     found, of = result["nll"], result["protocol"]["likelihood"]
-    unit = "bits/dim" if found["measurement"]["levels"] else "bits/dim of a density"
+    what = "" if found["measurement"]["levels"] else " (of a density)"
     return [
-        (f"Likelihood of {of['images']:,} {of['split']} images, {unit}", _text(found["flow"])),
+        (f"Bits/dim of {of['images']:,} {of['split']} images", f"{_text(found['flow'])}{what}"),
         ("  discrete variational bound", _text(found["discrete"])),
         ("  continuous variational bound", _text(found["continuous"])),
     ]
@@ -145,18 +143,17 @@ def _optional(name: str, value: Result | None) -> Rows:
 
 
 def _text(value: Result) -> str:
-    error = value["standard_error"]
-    return Estimate(value["value"], math.nan if error is None else error).text()
+    return Estimate.from_json(value).text()
 
 
 def write_result(result: Result, path: Path) -> Path:
-    """Write it; where a file of that name is there already, beside it. Returns its path."""
-    if path.exists():
-        path = free_name(path.with_suffix("")).with_suffix(".json")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(result, indent=2, allow_nan=False) + "\n")
-    return path
+    """Write it; where it or one of its pictures would be written over another file, beside that. Returns its path."""
+    number, place = 1, path
+    while any(each.exists() for each in (place, *(picture_of(place, kind) for kind in PICTURES))):
+        number += 1
+        place = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    write_json(place, result)
+    return place
 
 
 def picture_of(path: Path, kind: str) -> Path:
@@ -187,7 +184,7 @@ def write_pictures(evaluation: Evaluation, path: Path) -> list[Path]:
     return written
 
 
-def default_path(result: Result, model: Path | None) -> Path:
+def default_path(result: Result, run: Path | None) -> Path:
     """eval/ in the run, or where the command is called; named by what was measured."""
     protocol = result["protocol"]
     parts = []
@@ -203,4 +200,4 @@ def default_path(result: Result, model: Path | None) -> Path:
     if fake is None:
         parts += [metric for metric in ("nll", "anatomy") if metric in result]
     name = UNFIT.sub("-", "-".join(parts))
-    return (Path(FOLDER) if model is None else model / FOLDER) / f"{name}.json"
+    return (Path(FOLDER) if run is None else run / FOLDER) / f"{name}.json"

@@ -12,6 +12,7 @@ from typing import Any
 from snowmelt.base.files import quoted, write_text
 from snowmelt.data.own import PREVIEW
 from snowmelt.evaluation.anatomy import Anatomy
+from snowmelt.evaluation.evaluate import FORMAT
 from snowmelt.report.anatomy import draw_anatomy
 from snowmelt.report.curves import WORDS, draw_losses
 from snowmelt.report.evaluation import COPIES, FOLDER, SAMPLES, compared, likelihood_rows, measured, picture_of
@@ -58,8 +59,10 @@ class Run:
         for path in sorted((folder / FOLDER).glob("*.json"), key=lambda path: -path.stat().st_mtime):
             try:
                 result = json.loads(path.read_text(encoding="utf-8"))
-                compared(result)
-            except (OSError, ValueError, KeyError, TypeError):
+                if result["format"] != FORMAT:
+                    continue
+                compared(result), measured(result)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
             results.append((path, result))
         return Run(folder, load_config(folder / CONFIG), read_metrics(folder / METRICS), results)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -26,12 +26,16 @@ class SamplePlan:
     tableau   the sampler, at the canonical scale
     denoiser  the model with clipping and guidance around it
     brownian  whether noise is read off one path per seed
+    guidance  how strong it is; 1 is none
+    options   of the sampler, as they were asked for
     """
 
     model: Model
     tableau: Tableau
     denoiser: Denoiser
     brownian: bool = False
+    guidance: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:
         """Samples in [-1, 1], float32 [b, C, H, W] on the CPU, `batch` seeds at a time."""
@@ -96,7 +100,8 @@ def plan_sampling(
         denoiser = AutoGuided(denoiser, guide.denoiser, guidance, interval)
     elif guidance != 1:
         denoiser = ClassifierFree(denoiser, guidance, interval)
-    return SamplePlan(model, tableau, Clipped(denoiser, clip or default.clip), brownian)  # type: ignore[arg-type]
+    clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
+    return SamplePlan(model, tableau, clipped, brownian, guidance, options or {})
 
 
 def _require_same_images(model: Model, guide: Model) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.words import counted
 from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import FINGERPRINT, load_data
-from snowmelt.evaluation.pictures import Pictures, of_split, read_pictures
+from snowmelt.evaluation.pictures import Pictures, of_split, read_pictures, resizing
 from snowmelt.evaluation.subject import Subject
 from snowmelt.model.bundle import Model
 from snowmelt.sampling.plan import SamplePlan
@@ -29,7 +30,7 @@ def judged_model(
     """A model: its own samples, or those of the folder `fake`; beside the images of its run, or those called `real`."""
     spec = plan.model.images
     data, remarks = data_of(path, plan.model, real, progress)
-    training = of_split(data, data.training, "training")
+    training = of_split(data, data.training, "training" if real is None else "others")
     samples = None
     if fake is not None:
         samples, notes = read_pictures(
@@ -50,12 +51,20 @@ def data_of(
 ) -> tuple[Data, list[str]]:
     """The images that the model at `path` was trained on, or those called `named`, as it takes them; and remarks.
 
+    Held out of others are as many as of the run's own: of the same images the same ones.
+
     Raises SnowmeltError where they cannot be found.
     """
     config, spec = _data_config(path), model.images
     if named is None and config is not None:
         wishes = {field.name: getattr(config, field.name) for field in fields(DataWishes)}
-        data = load_data(config.source, **wishes, progress=progress)
+        try:
+            data = load_data(config.source, **wishes, progress=progress)
+        except SnowmeltError as error:
+            reason = error.message
+            raise SnowmeltError(
+                f"{reason} The model was trained on it.", "Name it where it is now: --real DATA"
+            ) from error
         changed = config.fingerprint.startswith(FINGERPRINT) and data.fingerprint != config.fingerprint
         return data, [f"The images of {config.source} are not those that the model was trained on"] * changed
     source = named or model.training.get("data")
@@ -67,9 +76,18 @@ def data_of(
         channels=spec.channels,
         labels="none" if spec.class_names is None else "auto",
         fit="crop" if config is None else config.fit,
+        linear_light=config is not None and config.linear_light,
+        holdout=(config and config.holdout) or HOLDOUT,
         progress=progress,
     )
-    return data, []
+    remarks = resizing(data, str(source), "crop" if config is None else config.fit)
+    known = config is not None and config.fingerprint == data.fingerprint
+    if len(data.holdout.images) and not known:
+        remarks.append(
+            f"{counted(len(data.holdout.images), 'image')} of {data.name} are held out here; whether the model was "
+            "trained on them is not known"
+        )
+    return data, remarks
 
 
 def judged_samples(real: str, fake: str, progress: Progress | None = None) -> Subject:
@@ -88,9 +106,13 @@ def _held_out(data: Data) -> Pictures | None:
     return of_split(data, data.holdout, "held-out") if len(data.holdout.images) else None
 
 
+def run_of(path: Path) -> Path | None:
+    """The run that a model lies in, if it does: the path is RUN, RUN/model or RUN/checkpoints/step_..."""
+    folders = (path, path.resolve().parent, path.resolve().parent.parent)
+    return next((folder for folder in folders if (folder / CONFIG).is_file()), None)
+
+
 def _data_config(path: Path) -> DataConfig | None:
-    """What the run says of its images, if the model lies in a run: RUN, RUN/model or RUN/checkpoints/step_..."""
-    for folder in (path, path.resolve().parent, path.resolve().parent.parent):
-        if (folder / CONFIG).is_file():
-            return load_config(folder / CONFIG).data
-    return None
+    """What the run says of its images, if the model lies in one."""
+    run = run_of(path)
+    return None if run is None else load_config(run / CONFIG).data

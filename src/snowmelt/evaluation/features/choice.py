@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import disk_errors
 from snowmelt.base.registry import Registry
 from snowmelt.data.cache import Cache, user_cache
 from snowmelt.evaluation.features import fitted as fitting
@@ -70,36 +69,44 @@ def _dinov2(wanted: Wanted) -> Extractor:
 def _fitted(wanted: Wanted) -> Extractor:
     real = wanted.real.spread(FIT_IMAGES)
     path = user_cache() / FOLDER / f"fitted-{FORMAT}-{real.digest()[:16]}.safetensors"
-    if not path.is_file():
-        channels, height, width = real.shape
-        about = {
-            "name": "fitted",
-            "remark": f"fitted to {len(real):,} images of {real.about['data']}: comparable with numbers of the same "
-            "network (by its hash) only",
-            "channels": channels,
-            "height": height,
-            "width": width,
-        }
-        network = fitting.fit(
-            real.take,
-            len(real),
-            lambda done, total: wanted.tell(f"Fitting a feature network to the images: {done / total:.0%}"),
-        )
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        save_network(network, path, about)
+    try:
+        return load_network(path, wanted.device)
+    except SnowmeltError:
+        if path.is_file():
+            wanted.tell(f"The network fitted to {real.about['data']} was damaged ({path}): it is fitted anew")
+    _fit(real, path, wanted.tell)
     return load_network(path, wanted.device)
+
+
+def _fit(real: Pictures, path: Path, tell: Callable[[str], None]) -> None:
+    """Fit a network to pictures and keep it."""
+    channels, height, width = real.shape
+    about = {
+        "name": "fitted",
+        "remark": f"fitted to {len(real):,} images of {real.about['data']}: comparable with numbers of the same "
+        "network (by its hash) only",
+        "channels": channels,
+        "height": height,
+        "width": width,
+    }
+    network = fitting.fit(
+        real.take,
+        len(real),
+        lambda done, total: tell(f"Fitting a feature network to the images: {done / total:.0%}"),
+    )
+    save_network(network, path, about)
 
 
 def choose(name: str, wanted: Wanted) -> tuple[Extractor, str]:
     """The network called `name`, or in the file of that name, and a sentence about the choice."""
     path = Path(name).expanduser()
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise SnowmeltError(f"--features {name}: there is no such file.")
+    if path.is_file() and path.suffix == ".safetensors":
         return load_network(path, wanted.device), f"Features of {path}"
     if path.is_file():
         return of_weights(path, wanted.device), f"Features of {path}"
+    if path.suffix or len(path.parts) > 1:
+        choices = ", ".join([AUTO, *features.names()])
+        raise SnowmeltError(f"--features {name}: there is no such file.", f"Expected a file of weights, or {choices}.")
     if name != AUTO:
         entry = features.entry(name)
         return entry.value(wanted), f"Features: {entry.summary}"

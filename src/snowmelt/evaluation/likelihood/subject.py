@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 
 import torch
@@ -153,4 +153,4 @@ class Subject:
 
     def bits(self, nats: Tensor) -> Estimate:
         """Of nats an image [n]: bits per dimension, nats/(d ln 2)."""
-        return Estimate.of(nats).times(1 / (self.dimensions * math.log(2)))
+        return replace(Estimate.of(nats), signed=True).times(1 / (self.dimensions * math.log(2)))
