@@ -86,10 +86,10 @@ recipes: Registry[Recipe] = Registry("preset")
 
 
 recipes.register("tiny", "a small U-Net for images up to 16 pixels")(
-    Recipe("tiny", PROCESSES["edm"], batch=32, warmup=2_000)
+    Recipe("tiny", PROCESSES["edm"], batch=32, lr=5e-3, optimizer="muon", warmup=2_000)
 )
 recipes.register("fast", "a U-Net that computes nothing at full resolution: for CPUs, up to 64 pixels")(
-    Recipe("fast", PROCESSES["edm"], batch=32, warmup=2_000)
+    Recipe("fast", PROCESSES["edm"], batch=16, lr=5e-3, optimizer="muon", warmup=2_000)
 )
 recipes.register("small", "a U-Net for 32 to 64 pixels on a GPU")(Recipe("small", PROCESSES["edm"], batch=128))
 recipes.register("dit-s", "a small transformer", "Peebles & Xie 2023")(
