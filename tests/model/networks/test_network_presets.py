@@ -48,7 +48,7 @@ def test_presets_for_small_machines_run(name):
 
 def test_fast_works_at_half_and_quarter_resolution():
     config = PRESETS.get("fast")(1, 1, 0)
-    assert (config.patch_size, config.widths) == (2, (64, 128))
+    assert (config.patch_size, config.widths) == (2, (32, 64))
 
 
 def test_unknown_preset_lists_the_choices():

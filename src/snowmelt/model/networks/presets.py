@@ -128,7 +128,7 @@ def fast(channels_in: int, channels_out: int, num_classes: int) -> UNetConfig:
         in_channels=channels_in,
         out_channels=channels_out,
         num_classes=num_classes,
-        channels=64,
+        channels=32,
         multipliers=(1, 2),
         blocks=2,
         attention=(1,),
