@@ -256,3 +256,26 @@ def test_the_page_of_a_run_shows_all_that_was_measured(snowmelt, finished_run, t
         assert f"<h2>{title}</h2>" in page
     assert f"snowmelt eval {run} --count 6 --nll-images 3 --steps 1" in page
     assert "http" not in page
+
+
+def test_damaged_features_of_real_images_are_computed_anew_and_the_result_says_so(
+    snowmelt, folders, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SNOWMELT_CACHE", str(tmp_path / "cache"))
+    command = (
+        "eval",
+        "--real",
+        folders("real", 60),
+        "--fake",
+        folders("fake", 60, seed=1),
+        "--metrics",
+        "fd",
+        "--json",
+    )
+    first = json.loads(snowmelt(*command, "--out", tmp_path / "a.json").out)
+    for kept in (tmp_path / "cache" / "memos").glob("features-*.npz"):
+        kept.write_bytes(kept.read_bytes()[:100])
+    again = json.loads(snowmelt(*command, "--out", tmp_path / "b.json").out)
+    assert again["fd"] == first["fd"]
+    assert any("damaged" in line and "computed anew" in line for line in again["findings"])
+    assert not any("damaged" in line for line in first["findings"])

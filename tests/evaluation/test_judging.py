@@ -33,7 +33,7 @@ def pictures(pixels, labels=None, names=None):
 def looking(subject, fake, tmp_path):
     """By the first eight pixels."""
     extractor = Extractor("pixels", "0" * 64, 8, "none", "", lambda x: x.flatten(1)[:, :8].float() / 255, CPU)
-    return Looking.at(subject, fake, extractor, Cache(tmp_path, 10**9), lambda _: None)
+    return Looking.at(subject, fake, extractor, Cache(tmp_path, 10**9), lambda _: None, lambda _: None)
 
 
 def quiet(_):

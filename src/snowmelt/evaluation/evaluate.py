@@ -93,13 +93,13 @@ def evaluate(
     if any(name in OF_SAMPLES for name in metrics):
         require_enough(subject.real, "--real", FEWEST)
         with _timed(seconds, "network"):  # before samples are drawn for hours: --features may be a mistake
-            extractor, why = choose(features, Wanted(subject.real, device, tell))
+            extractor, why = choose(features, Wanted(subject.real, device, tell, done.findings.append))
         with _timed(seconds, "samples"):
             done.fake = subject.fake if subject.fake is not None else draw(subject, count, seed, batch, tell)
         require_enough(done.fake, "--fake", FEWEST)
         protocol["fake"] = dict(done.fake.about)
         with _timed(seconds, "features"):
-            looking = Looking.at(subject, done.fake, extractor, cache, tell)
+            looking = Looking.at(subject, done.fake, extractor, cache, tell, done.findings.append)
         protocol |= {"features": extractor.to_json(), "pixels": "uint8, before anything else"}
         protocol["real"]["compared"] = len(looking.real)
         done.findings.append(why)

@@ -39,17 +39,18 @@ class Looking:
     of_fake: Tensor
     cache: Cache
     tell: Tell
+    remark: Tell
 
     @staticmethod
-    def at(subject: Subject, fake: Pictures, extractor: Extractor, cache: Cache, tell: Tell) -> Looking:
+    def at(subject: Subject, fake: Pictures, extractor: Extractor, cache: Cache, tell: Tell, remark: Tell) -> Looking:
         """Let a network look."""
         places = evenly_spaced(len(subject.real), MOST_REAL)
         real = subject.real.spread(MOST_REAL)
         rest = torch.arange(len(real)) if subject.rest is None else torch.isin(places, subject.rest).nonzero()[:, 0]
-        of_real = features_of_real(real, extractor, cache, tell)
+        of_real = features_of_real(real, extractor, cache, tell, remark)
         tell(f"Features of {len(fake):,} samples")
         of_fake = extractor.features(fake.batches())
-        return Looking(subject, real, rest, fake, extractor, of_real, of_fake, cache, tell)
+        return Looking(subject, real, rest, fake, extractor, of_real, of_fake, cache, tell, remark)
 
     def quality(self, metrics: tuple[str, ...]) -> Quality:
         """The distances."""
@@ -82,4 +83,4 @@ class Looking:
         )
 
     def _features(self, pictures: Pictures) -> Tensor:
-        return features_of_real(pictures, self.extractor, self.cache, self.tell)
+        return features_of_real(pictures, self.extractor, self.cache, self.tell, self.remark)

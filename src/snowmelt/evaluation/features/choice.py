@@ -34,11 +34,13 @@ class Wanted:
 
     real  the real pictures, which one is fitted to
     tell  called with sentences about what takes its time
+    remark  called with what the result should say; `tell` by default
     """
 
     real: Pictures
     device: torch.device
     tell: Callable[[str], None]
+    remark: Callable[[str], None] | None = None
 
 
 features: Registry[Callable[[Wanted], Extractor]] = Registry("feature network")
@@ -73,7 +75,9 @@ def _fitted(wanted: Wanted) -> Extractor:
         return load_network(path, wanted.device)
     except SnowmeltError:
         if path.is_file():
-            wanted.tell(f"The network fitted to {real.about['data']} was damaged ({path}): it is fitted anew")
+            (wanted.remark or wanted.tell)(
+                f"The network fitted to {real.about['data']} was damaged ({path}): it is fitted anew"
+            )
     _fit(real, path, wanted.tell)
     return load_network(path, wanted.device)
 
@@ -120,7 +124,13 @@ def choose(name: str, wanted: Wanted) -> tuple[Extractor, str]:
     )
 
 
-def features_of_real(real: Pictures, extractor: Extractor, cache: Cache, tell: Callable[[str], None]) -> Tensor:
+def features_of_real(
+    real: Pictures,
+    extractor: Extractor,
+    cache: Cache,
+    tell: Callable[[str], None],
+    remark: Callable[[str], None] | None = None,
+) -> Tensor:
     """The features of real pictures, float32 [n, d], which are kept by the content of both."""
     key = hashlib.sha256(json.dumps([FORMAT, real.digest(), extractor.digest]).encode()).hexdigest()[:32]
 
@@ -129,6 +139,6 @@ def features_of_real(real: Pictures, extractor: Extractor, cache: Cache, tell: C
         return {"features": extractor.features(real.batches()).numpy()}
 
     def damaged(path: Path) -> None:
-        tell(f"The kept features of {real.about['data']} were damaged ({path}): they are computed anew")
+        (remark or tell)(f"The kept features of {real.about['data']} were damaged ({path}): they are computed anew")
 
     return torch.from_numpy(cache.arrays(f"features-{key}", make, damaged)["features"])
