@@ -28,6 +28,14 @@ def quoted(path: Path | str) -> str:
     return shlex.quote(str(path))
 
 
+def flag(name: str, value: Any) -> str:
+    """An argument as it is typed: --lr 0.1, --flip, --no-flip."""
+    words = name.strip("_").replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{words}" if value else f"--no-{words}"
+    return f"--{words} {quoted(str(value))}"
+
+
 def free_name(path: Path) -> Path:
     """The path with the first number from 2 on behind it that is not there yet."""
     number = 2

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import quoted
+from snowmelt.base.files import flag, quoted
 
 MAX_SIZE = 4096
 
@@ -38,11 +38,9 @@ def spoken(command: str, function: Callable[..., Any], given: Mapping[str, Any])
         value = given[name]
         if value == parameter.default:
             continue
-        flag = "" if parameter.kind is parameter.POSITIONAL_OR_KEYWORD else f"--{name.strip('_').replace('_', '-')} "
-        if isinstance(value, bool):
-            words.append(flag.strip())
-        else:
-            words += [f"{flag}{quoted(str(each))}" for each in (value if isinstance(value, tuple) else (value,))]
+        for each in value if isinstance(value, tuple) else (value,):
+            by_place = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            words.append(quoted(str(each)) if by_place else flag(name, each))
     return " ".join(words)
 
 

@@ -112,7 +112,8 @@ def read_pictures(
               have `size`: a grid is no sample
     """
     source = open_source(name, labels)
-    sizes = _sizes(source)
+    # Headers are read here only where they decide something: to load the pictures is to read them, too.
+    sizes = _sizes(source) if one_size or size is None else {}
     known = Counter(sizes.values())
     common, count = known.most_common(1)[0] if known else (None, 0)
     remarks = []
@@ -130,7 +131,7 @@ def read_pictures(
     data = load_data(
         source, size=size, channels=channels, fit=fit, labels=labels, holdout=0.0, cache=cache, progress=progress
     )
-    resized = known.total() - known[data.training.images.shape[2:]]
+    resized = resized_of(data)
     remarks += resizing(data, name, fit)
     if data.report.unreadable:
         unreadable = listed(printable(each) for each, _ in data.report.unreadable)
@@ -142,10 +143,13 @@ def read_pictures(
 def resizing(data: Data, name: str, fit: str) -> list[str]:
     """A sentence about how many of the pictures called `name` were of another size; none where all are as they were."""
     height, width = data.training.images.shape[2:]
-    sizes = data.report.sizes
-    whole = sum(sizes.values())
-    resized = whole - sizes.get((height, width), 0)
+    resized, whole = resized_of(data), sum(data.report.sizes.values())
     return [f"{name}: {resized:,} of {whole:,} images brought to {height}x{width} ({fit}, antialiased)"] * bool(resized)
+
+
+def resized_of(data: Data) -> int:
+    """How many of its pictures are of another size than they are brought to."""
+    return sum(count for size, count in data.report.sizes.items() if size != data.training.images.shape[2:])
 
 
 def _sizes(source: Source) -> dict[int, Size]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from snowmelt.evaluation.anatomy import Anatomy, Losses
+from snowmelt.report.figure import png_of
 
 COLOURS = {"linear": "#8a8a8a", "training": "#1f5fa8", "held out": "#d1495b", "optimum": "#2e7d32"}
 
@@ -41,9 +41,7 @@ def draw_anatomy(found: Anatomy) -> bytes:
     fit.yaxis.set_major_formatter(PercentFormatter(1))
     fit.set(xlabel="noise level, sigma/alpha", ylabel="fit between\nthe bounds")
     fit.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _curve(axes: Any, ratio: np.ndarray, losses: Losses, kind: str, label: str, style: str = "-") -> None:

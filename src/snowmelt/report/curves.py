@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
+from snowmelt.report.figure import png_of
 from snowmelt.training.metrics import QUARTERS
 
 WORDS = (
@@ -38,9 +38,7 @@ def draw_losses(rows: list[dict[str, Any]]) -> bytes | None:
     axes.set(xlabel="images seen", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     axes.legend(ncols=6, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _smooth(values: list[float | None]) -> list[float]:

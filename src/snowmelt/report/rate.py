@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
+
+from snowmelt.report.figure import png_of
 
 WORDS = (
     "How good the estimate is after so many bits (Ho et al. 2020, section 4.3): from pure noise on the left, each "
@@ -33,6 +34,4 @@ def draw_rate(nll: dict[str, Any]) -> bytes:
     right.set(xscale="log", xlabel="noise level reached, sigma/alpha", ylabel="bits/dim told so far", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png_of(figure)

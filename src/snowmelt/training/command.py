@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from snowmelt.base.files import quoted
+from snowmelt.base.files import flag, quoted
 
 
 def command_of(data: Any, *wishes: Any) -> str:
@@ -22,13 +22,9 @@ def command_of(data: Any, *wishes: Any) -> str:
     ]
     if not isinstance(data, str | Path):
         return f"snowmelt.train(dataset{''.join(f', {name}={value!r}' for name, value in said)})"
-    return " ".join(["snowmelt train", quoted(data), *(_flag(name, value) for name, value in said)])
+    return " ".join(["snowmelt train", quoted(data), *(flag(name, _typed(value)) for name, value in said)])
 
 
-def _flag(name: str, value: Any) -> str:
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    if isinstance(value, tuple):
-        return f"--{flag} {'x'.join(map(str, value))}"
-    return f"--{flag} {quoted(str(value))}"
+def _typed(value: Any) -> Any:
+    """A size as it is typed: 64x96."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else value

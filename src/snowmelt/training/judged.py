@@ -61,12 +61,11 @@ def data_of(
         try:
             data = load_data(config.source, **wishes, progress=progress)
         except SnowmeltError as error:
-            reason = error.message
-            raise SnowmeltError(
-                f"{reason} The model was trained on it.", "Name it where it is now: --real DATA"
-            ) from error
+            trained = f"{error.message} The model was trained on it."
+            raise SnowmeltError(trained, "Name it where it is now: --real DATA") from error
         changed = config.fingerprint.startswith(FINGERPRINT) and data.fingerprint != config.fingerprint
         return data, [f"The images of {config.source} are not those that the model was trained on"] * changed
+    fit = "crop" if config is None else config.fit
     source = named or model.training.get("data")
     if source is None:
         raise SnowmeltError("The model does not say what it was trained on.", "Name the images: --real DATA")
@@ -75,12 +74,12 @@ def data_of(
         size=(spec.height, spec.width),
         channels=spec.channels,
         labels="none" if spec.class_names is None else "auto",
-        fit="crop" if config is None else config.fit,
+        fit=fit,
         linear_light=config is not None and config.linear_light,
         holdout=(config and config.holdout) or HOLDOUT,
         progress=progress,
     )
-    remarks = resizing(data, str(source), "crop" if config is None else config.fit)
+    remarks = resizing(data, str(source), fit)
     known = config is not None and config.fingerprint == data.fingerprint
     if len(data.holdout.images) and not known:
         remarks.append(
