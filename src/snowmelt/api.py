@@ -51,7 +51,7 @@ def sample(
     classes: Sequence[str] = (),
     values: Mapping[str, float] | None = None,
     cond_images: Tensor | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     batch: int = SAMPLE_BATCH,
     grid: str | None = None,
     options: dict[str, Any] | None = None,
@@ -123,7 +123,7 @@ def evaluate(
     sampler: str | Tableau | None = None,
     steps: int | None = None,
     options: dict[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     seed: int = 0,
     weights: Weights = "ema",
     batch: int = SAMPLE_BATCH,
@@ -146,7 +146,13 @@ def evaluate(
     wanted = check_metrics(metrics, model is not None)
     named_real = None if real is None else str(real)
     named_fake = None if fake is None else str(fake)
-    drawn = {"-n": n != COUNT, "--sampler": sampler, "--steps": steps, "--set": options, "--guidance": guidance != 1}
+    drawn = {
+        "-n": n != COUNT,
+        "--sampler": sampler,
+        "--steps": steps,
+        "--set": options,
+        "--guidance": guidance is not None,
+    }
     of_samples = {"--features": features != "auto", **drawn}
     _refuse_useless(drawn, fake is not None, "samples are drawn only where none are named with --fake")
     _refuse_useless({"--weights": weights != "ema"}, model is None, "only a model has weights, and none is named")

@@ -58,6 +58,7 @@ def test_a_run_is_judged_by_the_images_it_was_trained_on(snowmelt, finished_run,
         "seeds": [0, 59],
         "classes": "as often as among the real images",
         "guidance": 1.0,
+        "away_from": None,
         "options": {},
         "weights": "ema",
     }

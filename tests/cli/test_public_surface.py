@@ -30,7 +30,7 @@ OPTIONS = {
         "--micro-batch",
         *("--lr", "--learning_rate"),
         "--optimizer",
-        *("--warmup", "--decay", "--ema", "--dropout", "--label-dropout"),
+        *("--warmup", "--decay", "--ema", "--guide-at", "--dropout", "--label-dropout"),
         *("--predict", "--prediction_type"),
         *("--schedule", "--noise-levels", "--zero-snr", "--no-zero-snr"),
         *("--learned-variance", "--no-learned-variance"),

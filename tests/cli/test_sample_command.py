@@ -41,7 +41,7 @@ def test_a_picture_a_sample_a_grid_and_a_line_about_each(draw, finished_run):
     model = api.load(finished_run)
     assert rows(folder)[1] == {
         "file": "000001.png", "seed": 1, "class": "Sneaker", "sampler": "dpmpp-2m", "steps": 2, "evaluations": 2,
-        "guidance": 1.0, "weights": "ema", "model": model.digest,
+        "guidance": 1.0, "away_from": None, "weights": "ema", "model": model.digest,
     }  # fmt: skip
     picture = Image.open(folder / "000001.png")
     assert (picture.size, picture.mode) == ((8, 8), "RGB")

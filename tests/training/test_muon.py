@@ -6,7 +6,7 @@ import torch
 from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.training.config import load_config
-from snowmelt.training.muon import ADAM_SIZE, MOMENTUM, Muon, is_matrix, orthogonalised
+from snowmelt.training.muon import ADAM_SIZE, COEFFICIENTS, MOMENTUM, ROUNDS, Muon, is_matrix, orthogonalised
 from snowmelt.training.optimizer import Optimizer
 
 
@@ -25,6 +25,18 @@ def test_all_singular_values_come_near_one_and_directions_stay(shape):
     polar = before @ after
     cosine = (found * polar).sum((1, 2)) / found.norm(dim=(1, 2)) / polar.norm(dim=(1, 2))
     assert (cosine > 0.97).all()
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (64, 576), (200, 24)])
+def test_following_the_square_alone_is_newton_and_schulz_s_iteration(shape):
+    # Ill-conditioned as gradients are: singular values over six decades.
+    x = draw(2, *shape) @ torch.diag(torch.logspace(0, -6, shape[1]))
+    expected = x.double() / x.double().norm(dim=(1, 2), keepdim=True)
+    a, b, c = COEFFICIENTS
+    for _ in range(ROUNDS):
+        square = expected @ expected.mT
+        expected = a * expected + (b * square + c * square @ square) @ expected
+    assert (orthogonalised(x) - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_what_has_no_gradient_does_not_move():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from snowmelt.base.errors import SnowmeltError
@@ -52,3 +54,20 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """FLOP a second of square matrix products, the fastest of a few: what a device can do. Takes a few hundredths of a
+    second.
+    """
+    size, repeats = (4096, 8) if device.type == "cuda" else (1024, 4)
+    left = torch.linspace(-1, 1, size * size, device=device).to(dtype).view(size, size)
+    best = 0.0
+    for number in range(repeats + 1):
+        synchronise(device)
+        start = time.perf_counter()
+        left @ left
+        synchronise(device)
+        if number > 0:  # the first one allocates and chooses kernels
+            best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best

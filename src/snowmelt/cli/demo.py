@@ -61,12 +61,11 @@ def demo(
 
     print(f"Drawing {COUNT} new digits ...", flush=True)
     model = api.load(run, device=device)
-    guidance = 1.0
     plan = api.plan_sampling(model)
     seeds = range(COUNT)
     asked = ask(model.images, seeds)
     samples = []
-    with SampleWriter(run / "samples", model, plan.tableau, "png", guidance, "ema", overwrite=False) as writer:
+    with SampleWriter(run / "samples", plan, "png", overwrite=False) as writer:
         for x in writer.track(plan.batches(seeds, asked, COUNT), seeds, asked):
             samples.append(x)
             writer.add(x)

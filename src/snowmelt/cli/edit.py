@@ -300,11 +300,8 @@ class Edit:
         batch = common.count if at_once else BATCH
         writer = SampleWriter(
             self.folder,
-            self.model,
-            self.plan.tableau,
+            self.plan,
             "png",
-            common.guidance,
-            common.weights,
             common.overwrite,
             {"edit": self.name, **about},
         )

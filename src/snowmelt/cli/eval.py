@@ -24,7 +24,7 @@ def evaluate(
     sampler: str | None = None,
     steps: Whole | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
-    guidance: float = 1.0,
+    guidance: float | None = None,
     seed: Whole = 0,
     weights: Literal["ema", "raw"] = "ema",
     batch: Whole = 64,
@@ -60,7 +60,7 @@ def evaluate(
     set_
         An option of the sampler or grid, as in eta=1. May be given several times.
     guidance
-        How strongly the class is followed: 1 is no guidance.
+        How strongly the class is followed; 1 is no guidance. Default: away from the guide that the model brings.
     seed
         The first sample's seed.
     weights

@@ -26,7 +26,7 @@ def sample(
     class_: Annotated[tuple[str, ...], Parameter(name="--class", negative="")] = (),
     value: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     cond_image: Path | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     guidance_interval: str | None = None,
     guide: Path | None = None,
     noise: Literal["independent", "brownian"] = "independent",
@@ -69,12 +69,13 @@ def sample(
     cond_image
         For a model that makes images from others: one of these, or a folder of them.
     guidance
-        How strongly the class is followed: 1 is no guidance, 2 a usual value.
+        How strongly the class is followed: 1 is no guidance, 2 a usual value. Default: none by the class, but away from
+        the weaker guide that the model brings.
     guidance_interval
         Where guidance acts, as sigma/alpha: 0.2-2. Default: everywhere.
     guide
         Autoguidance: a weaker model of the same images (a run, a model, runs/NAME/checkpoints/step_...); --guidance
-        then leads away from it.
+        then says how far to lead away from it (default: 1.5).
     noise
         brownian: with a sampler that adds noise, the image hardly changes with the number of steps.
     compare
@@ -91,6 +92,7 @@ def sample(
         Write into a folder that already holds samples.
     """
     from snowmelt import api
+    from snowmelt.base.words import counted
     from snowmelt.data.told import read_pairs
     from snowmelt.model.asked import ask
     from snowmelt.model.guidance import EVERYWHERE, Interval
@@ -136,10 +138,10 @@ def sample(
         print(f"Look at {folder / 'compare.png'}")
         return
     chosen = plan(sampler, steps)
-    writer = SampleWriter(folder, loaded, chosen.tableau, format_, guidance, weights, overwrite)
+    writer = SampleWriter(folder, chosen, format_, overwrite)
     with writer:
         for images in writer.track(chosen.batches(chosen_seeds, asked, batch), chosen_seeds, asked):
             writer.add(images)
-    number = f"{len(chosen_seeds):,} image{'s' * (len(chosen_seeds) != 1)}"
-    each = f"{chosen.tableau.evaluations} evaluation{'s' * (chosen.tableau.evaluations != 1)} each"
+    number = counted(len(chosen_seeds), "image")
+    each = f"{counted(chosen.evaluations, 'evaluation')} each"
     print(f"{number}, {each}, in {folder}")

@@ -44,6 +44,7 @@ def train(
     warmup: str | None = None,
     decay: float | None = None,
     ema: str | None = None,
+    guide_at: float | None = None,
     dropout: float | None = None,
     label_dropout: float | None = None,
     predict: Annotated[str | None, Parameter(alias="--prediction_type")] = None,
@@ -121,6 +122,9 @@ def train(
         The last part of the run over which the learning rate falls to zero, 0 to 1.
     ema
         The model's average: power:0.05, decay:0.9999, or a half-life in images (500k).
+    guide_at
+        The part of the run after which the average is kept beside the model, for samples to be led away from; 0: none
+        is. Default: the preset's.
     dropout
         Dropout in the network.
     label_dropout
@@ -211,6 +215,7 @@ def train(
         "dropout": dropout,
         "label_dropout": label_dropout,
         "ema": ema,
+        "guide_at": guide_at,
         "flip": flip,
         "augment": augment,
         "precision": {"no": "fp32"}.get(precision, precision),

@@ -58,17 +58,12 @@ def draw(subject: Subject, count: int, seed: int, batch: int, tell: Tell) -> Pic
         tell(f"Samples: {sum(map(len, parts)):,} of {count:,}")
     labels = None if asked.labels is None else torch.tensor(asked.labels)
     samples = of_samples(torch.cat(parts), labels, plan.model.images.class_names, seeds)
-    table = plan.tableau
     samples.about.update(
         {
-            "sampler": table.name,
-            "steps": sum(row.done for row in table.rows),
-            "evaluations": table.evaluations,
+            **plan.about,
             "seeds": [seeds[0], seeds[-1]],
             "classes": how,
-            "guidance": plan.guidance,
             "options": dict(plan.options),
-            "weights": plan.model.weights,
         }
     )
     return samples

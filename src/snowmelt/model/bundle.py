@@ -18,13 +18,14 @@ from snowmelt.image.codec import ValueRange
 from snowmelt.model.condition_spec import NOTHING_ELSE, ConditionSpec
 from snowmelt.model.denoiser import NetworkDenoiser
 from snowmelt.model.networks import build, config_from_dict, config_to_dict, prepare
-from snowmelt.model.networks.config import NetworkConfig
+from snowmelt.model.networks.config import NetworkConfig, TransformerConfig, UNetConfig
 from snowmelt.model.tensors import load_into, load_tensors, save_tensors
 
 FORMAT_VERSION = 1
 CONFIG = "config.json"
 Weights = Literal["ema", "raw"]
 FILES: dict[Weights, str] = {"ema": "model.safetensors", "raw": "raw.safetensors"}
+GUIDE = "guide.safetensors"
 # A checkpoint's own file, and its groups of tensors that are a model's weights.
 CHECKPOINT_STATE = "state.json"
 CHECKPOINT_GROUPS: dict[Weights, str] = {"ema": "ema_0", "raw": "raw"}
@@ -95,13 +96,17 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class SamplerDefaults:
-    """How the model's author would sample from it."""
+    """How the model's author would sample from it.
+
+    guidance  how far away from the model's own guide, where it has one; 1 is not at all
+    """
 
     name: str
     steps: int
     grid: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
     clip: str = "none"
+    guidance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class Model:
     training  what is known of its making: step, images, data, ...
     weights   which are in use
     digest    SHA-256 of these
+    guide     a weaker model of the same images, which samples are led away from; None where it has none
     """
 
     denoiser: NetworkDenoiser
@@ -122,6 +128,7 @@ class Model:
     training: dict[str, Any]
     weights: Weights
     digest: str
+    guide: NetworkDenoiser | None = None
 
     @property
     def device(self) -> torch.device:
@@ -144,9 +151,12 @@ def save_model(
     config: ModelConfig,
     weights: Mapping[Weights, Mapping[str, Tensor]],
     training: Mapping[str, Any],
+    guide: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model into an existing (temporary) folder."""
     hashes = {FILES[kind]: save_tensors(folder / FILES[kind], tensors) for kind, tensors in weights.items()}
+    if guide is not None:
+        hashes[GUIDE] = save_tensors(folder / GUIDE, guide)
     write_json(
         folder / CONFIG,
         {
@@ -187,22 +197,33 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
             if name not in stored["files"]:
                 raise SnowmeltError(f"{folder} holds no {weights} weights.", f"It holds: {', '.join(stored['files'])}.")
             file, digest = folder / name, str(stored["files"][name])
-        tensors = load_tensors(file, digest)
-        # On the meta device first: a config that asks for more than the file holds allocates nothing.
-        with torch.device("meta"):
-            expected = build(network_config).state_dict()
-        _require_same_shapes(expected, tensors, file)
-        network: nn.Module = build(network_config)
-        load_into(network.state_dict(), tensors, str(file))
-        network = prepare(network.eval().requires_grad_(False), device or torch.device("cpu"))
-        denoiser = NetworkDenoiser.from_config(network, stored["denoiser"])
+        device = device or torch.device("cpu")
+
+        def denoiser(file: Path, digest: str) -> NetworkDenoiser:
+            network = _load_network(network_config, file, digest, device)
+            return NetworkDenoiser.from_config(network, stored["denoiser"])
+
+        has_guide = GUIDE in stored["files"] and not checkpoint
+        guide = denoiser(folder / GUIDE, str(stored["files"][GUIDE])) if has_guide else None
         training = {**stored["training"], **(_checkpoint_place(path) if checkpoint else {})}
-        return Model(denoiser, images, sampler, training, weights, digest)
+        return Model(denoiser(file, digest), images, sampler, training, weights, digest, guide)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SnowmeltError(
             f"{folder / CONFIG} is not a model's config: {type(error).__name__} {error}.",
             "Copy the folder again from where it came.",
         ) from error
+
+
+def _load_network(config: UNetConfig | TransformerConfig, file: Path, digest: str, device: torch.device) -> nn.Module:
+    """The network with the weights of a file, for inference."""
+    tensors = load_tensors(file, digest)
+    # On the meta device first: a config that asks for more than the file holds allocates nothing.
+    with torch.device("meta"):
+        expected = build(config).state_dict()
+    _require_same_shapes(expected, tensors, file)
+    network: nn.Module = build(config)
+    load_into(network.state_dict(), tensors, str(file))
+    return prepare(network.eval().requires_grad_(False), device)
 
 
 def load_images(path: Path) -> ImageSpec:

@@ -32,6 +32,11 @@ class Plan(Protocol):
         """The sampler."""
         ...
 
+    @property
+    def evaluations(self) -> int:
+        """How often a network looks at each image."""
+        ...
+
     def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:
         """Samples in [-1, 1]."""
         ...
@@ -63,7 +68,7 @@ def compare_samplers(
                 "label": label,
                 "sampler": plan.tableau.name,
                 "steps": steps,
-                "evaluations": plan.tableau.evaluations,
+                "evaluations": plan.evaluations,
                 "seconds": round(seconds, 3),
             }
         )

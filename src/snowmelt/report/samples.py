@@ -23,8 +23,7 @@ from snowmelt.image.codec import UINT8, to_source
 from snowmelt.image.grid import image_grid
 from snowmelt.image.png import WRITABLE, save_png
 from snowmelt.model.asked import Asked
-from snowmelt.model.bundle import Model
-from snowmelt.sampling.tableau import Tableau
+from snowmelt.sampling.plan import SamplePlan
 from snowmelt.training.progress import PLAIN_SECONDS
 
 LIST, GRID = "samples.jsonl", "grid.png"
@@ -36,22 +35,19 @@ class SampleWriter:
     """Takes samples batch by batch and leaves a folder that says how each was made.
 
     form       png, npz or npy
-    guidance, weights, about   for the record
+    about      more for the record
     overwrite  whether a folder that already holds samples may be written into
     """
 
     def __init__(
         self,
         folder: Path,
-        model: Model,
-        tableau: Tableau,
+        plan: SamplePlan,
         form: str,
-        guidance: float,
-        weights: str,
         overwrite: bool,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        spec = model.images
+        spec = plan.model.images
         if form == "png" and (spec.value_range.dtype, spec.channels) not in WRITABLE:
             raise SnowmeltError(
                 f"A PNG cannot hold this model's images ({spec.channels} channels, {spec.value_range.dtype}).",
@@ -64,16 +60,8 @@ class SampleWriter:
             another = f"Choose another place, as in --out {quoted(free_name(folder))}, or add --overwrite."
             raise SnowmeltError(f"{folder} already holds {what}.", another)
         self._stale = _listed(folder) & set(there)
-        self.folder, self.model, self.tableau, self.form = folder, model, tableau, form
-        self._about = {
-            "sampler": tableau.name,
-            "steps": sum(row.done for row in tableau.rows),
-            "evaluations": tableau.evaluations * (1 if guidance == 1 else 2),
-            "guidance": guidance,
-            "weights": weights,
-            "model": model.digest,
-            **(about or {}),
-        }
+        self.folder, self.form, self._value_range = folder, form, spec.value_range
+        self._about = {**plan.about, "model": plan.model.digest, **(about or {})}
         self._rows: list[dict[str, Any]] = []
         self._seeds: Sequence[int] = ()
         self._asked: Asked | None = None
@@ -103,7 +91,7 @@ class SampleWriter:
 
     def add(self, x: Tensor) -> None:
         """Write samples in [-1, 1], [b, C, H, W]."""
-        images = to_source(x, self.model.images.value_range)
+        images = to_source(x, self._value_range)
         if sum(map(len, self._grid)) < ON_GRID:
             self._grid.append(to_source(x, UINT8))
         if self.form != "png":

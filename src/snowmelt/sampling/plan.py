@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
@@ -18,6 +19,8 @@ from snowmelt.sampling.brownian import require_falling
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 from snowmelt.sampling.tableau import Tableau
 
+AWAY = 1.5  # how far from a weaker model, unless it is said
+
 
 @dataclass(frozen=True)
 class SamplePlan:
@@ -27,6 +30,9 @@ class SamplePlan:
     denoiser  the model with clipping and guidance around it
     brownian  whether noise is read off one path per seed
     guidance  how strong it is; 1 is none
+    away      from what it leads: class (from no class), own (from the model's own guide), guide (from another model);
+              None where there is no guidance
+    interval  the noise levels at which it acts
     options   of the sampler, as they were asked for
     """
 
@@ -35,7 +41,30 @@ class SamplePlan:
     denoiser: Denoiser
     brownian: bool = False
     guidance: float = 1.0
+    away: str | None = None
+    interval: Interval = EVERYWHERE
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def evaluations(self) -> int:
+        """How often a network looks at each image; where guidance acts, twice a row."""
+        table = self.tableau
+        rows = torch.tensor([bool(row.b) for row in table.rows])
+        twice = rows & self.interval.holds(table.level)[:-1] if self.away else torch.zeros_like(rows)
+        return int(rows.sum() + twice.sum())
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """How samples are made, for the record."""
+        table = self.tableau
+        return {
+            "sampler": table.name,
+            "steps": sum(row.done for row in table.rows),
+            "evaluations": self.evaluations,
+            "guidance": self.guidance,
+            "away_from": self.away,
+            "weights": self.model.weights,
+        }
 
     def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:
         """Samples in [-1, 1], float32 [b, C, H, W] on the CPU, `batch` seeds at a time."""
@@ -62,7 +91,7 @@ def plan_sampling(
     grid: str | None = None,
     options: dict[str, Any] | None = None,
     clip: Clip | None = None,
-    guidance: float = 1.0,
+    guidance: float | None = None,
     interval: Interval = EVERYWHERE,
     guide: Model | None = None,
     strength: float = 1.0,
@@ -71,14 +100,14 @@ def plan_sampling(
     """Choose the sampler; whatever is None is the model's own default.
 
     sampler   a name in `snowmelt.sampling.solvers`, or a table
-    guidance  1 is none; above 1 follows the class more closely (Ho & Salimans 2022)
+    guidance  1 is none; above 1 follows the class more closely (Ho & Salimans 2022). None leads away from the
+              guide that the model brings, as far as its author found best
     interval  the noise levels at which guidance acts
-    guide     a weaker model to guide away from, instead of away from no class (Karras et al. 2024)
+    guide     a weaker model to guide away from, instead of away from no class (Karras et al. 2024); None for the
+              model's own where `guidance` is None
     strength  the part of the steps that is walked, the last ones: for varying an image
     brownian  noise off one path per seed: the image hardly depends on the number of steps
     """
-    if not math.isfinite(guidance):
-        raise SnowmeltError(f"guidance {guidance} is out of range.", "Expected a number; 1 is no guidance, 2 usual.")
     default = model.sampler
     if isinstance(sampler, Tableau):
         if steps is not None or grid is not None or options:
@@ -94,14 +123,28 @@ def plan_sampling(
         tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, chosen, strength)
     if brownian:
         require_falling(tableau)
-    denoiser: Denoiser = model.denoiser
+    denoiser, weight, away = _guided(model, guidance, interval, guide)
+    clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
+    return SamplePlan(model, tableau, clipped, brownian, weight, away, interval, options or {})
+
+
+def _guided(
+    model: Model, guidance: float | None, interval: Interval, guide: Model | None
+) -> tuple[Denoiser, float, str | None]:
+    """(denoiser, how far it is led, away from what)."""
+    if guidance is not None and not math.isfinite(guidance):
+        raise SnowmeltError(f"guidance {guidance} is out of range.", "Expected a number; 1 is no guidance, 2 usual.")
+    denoiser, weak, weight, away = model.denoiser, None, 1.0, None
     if guide is not None:
         _require_same_images(model, guide)
-        denoiser = AutoGuided(denoiser, guide.denoiser, guidance, interval)
+        weak, weight, away = guide.denoiser, AWAY if guidance is None else guidance, "guide"
+    elif guidance is None:
+        weak, weight, away = model.guide, model.sampler.guidance, "own"
     elif guidance != 1:
-        denoiser = ClassifierFree(denoiser, guidance, interval)
-    clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
-    return SamplePlan(model, tableau, clipped, brownian, guidance, options or {})
+        return ClassifierFree(denoiser, guidance, interval), guidance, "class"
+    if weak is None or weight == 1:
+        return denoiser, 1.0, None
+    return AutoGuided(denoiser, weak, weight, interval), weight, away
 
 
 def _require_same_images(model: Model, guide: Model) -> None:

@@ -29,6 +29,7 @@ class Position:
     revisions        [step, total images] of each plan a clock has made
     planned_minutes  the budget that the last of these was made for
     skipped          steps left out because their gradient was not finite
+    guide_images     images seen when the guide was kept; None while there is none
     """
 
     step: int = 0
@@ -37,6 +38,7 @@ class Position:
     revisions: list[tuple[int, float]] = field(default_factory=list)
     planned_minutes: float | None = None
     skipped: int = 0
+    guide_images: int | None = None
 
 
 def folder_of(run: Path, step: int) -> Path:

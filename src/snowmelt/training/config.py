@@ -14,13 +14,14 @@ from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.training.budget import Budget
 from snowmelt.training.recipe import Process
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # What each format added, with the values that runs were trained with before; settings of `data` and so on in a dict
 # of their own: {3: {"data": {"new": 0}}}.
 ADDED: dict[int, dict[str, Any]] = {
     2: {"augment": 0.0},
     3: {"data": {"linear_light": False, "cond_values": None, "cond_image": None}},
     4: {"command": None, "optimizer": "adamw"},
+    5: {"guide_at": 0.0},
 }
 
 
@@ -58,6 +59,7 @@ class TrainConfig:
     optimizer        adamw or muon
     warmup           images of linear warm-up
     decay            the last part of the run over which the rate falls to zero
+    guide_at         the part of the run after which the average is kept, to lead samples away from; 0: none is
     flip             half of the images are mirrored
     augment          probability of each transformation of training.augment; 0: none, and the network is told nothing
     label_dropout    how often the class is withheld, for guidance
@@ -84,6 +86,7 @@ class TrainConfig:
     weight_decay: float
     clip: float | None
     emas: tuple[str, ...]
+    guide_at: float
     flip: bool
     augment: float
     stratified: bool

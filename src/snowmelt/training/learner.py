@@ -67,6 +67,7 @@ class Learner:
         self.averages = [
             Average(parse_profile(text, config.batch), self.network.named_parameters()) for text in config.emas
         ]
+        self.guide: dict[str, Tensor] | None = None
         self.meters = Meters(device)
         self.micro_batch = config.micro_batch
         self.flop_per_image = self._count_flop(images)
@@ -83,6 +84,10 @@ class Learner:
         weights = list(self.network.named_parameters())
         for average in self.averages:
             average.update(weights, config.batch, images)
+
+    def keep_guide(self) -> None:
+        """Keep the average as it is now, for samples to be led away from when it has become better."""
+        self.guide = {name: weight.to("cpu", copy=True) for name, weight in self.averages[0].weights.items()}
 
     def fit_memory(self, batch: Batch) -> None:
         """Halve the micro-batch until a pass over the batch fits into the device's memory; changes no weight."""
@@ -136,6 +141,7 @@ class Learner:
         return {
             "raw": self.objective.state_dict(),
             **averages,
+            **({} if self.guide is None else {"guide": self.guide}),
             "optimizer": self.optimizer.state(),
             "meters": self.meters.state(),
         }
@@ -146,6 +152,9 @@ class Learner:
             load_into(self.objective.state_dict(), state["raw"], where)
             for number, average in enumerate(self.averages):
                 load_into(average.weights, state[f"ema_{number}"], where)
+            if "guide" in state:
+                self.keep_guide()
+                load_into(self.guide or {}, state["guide"], where)
             self.optimizer.load_state(state["optimizer"])
             self.meters.load_state(state["meters"], self.world)
         except KeyError as error:

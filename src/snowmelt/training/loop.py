@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
+from snowmelt.base.device import PRECISIONS, matmul_rate
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import quoted
 from snowmelt.data.data_set import Data
 from snowmelt.model.bundle import ImageSpec
 from snowmelt.training import checkpoint
 from snowmelt.training.batches import Batches
+from snowmelt.training.bottleneck import Bottleneck
 from snowmelt.training.budget import Clock, Plan
 from snowmelt.training.checkpoint import Position
 from snowmelt.training.config import TrainConfig
@@ -64,6 +66,8 @@ class Trainer:
         self.plan = Plan(math.inf if total is None else float(total), config.warmup, config.decay)
         self._loss: float | None = None
         self._rate: float | None = None
+        self._peak: float | None = None
+        self._bottleneck = Bottleneck(asynchronous=device.type != "cpu")
         self._named = 0
 
     def create_run(self) -> None:
@@ -162,10 +166,18 @@ class Trainer:
         self.learner.step(self.batches.draw(position.step), lr, position.step, position.images + batch)
         position.step += 1
         position.images += batch
+        if self._guide_is_due():
+            self.learner.keep_guide()
+            position.guide_images = position.images
         # Reading the count waits for the device, so a GPU is asked only now and then.
         asking = self.device.type == "cpu" or position.step % MOST_SKIPPED == 0
         if asking and self.learner.meters.skipped_in_row >= MOST_SKIPPED:
             self._give_up(f"The gradient has not been finite for {MOST_SKIPPED} steps in a row")
+
+    def _guide_is_due(self) -> bool:
+        """Whether the run has come so far, for the first time or since it was prolonged to more than twice as long."""
+        due, kept = self.config.guide_at * self.plan.total, self.position.guide_images
+        return 0 < due <= self.position.images and (kept is None or 2 * kept < due)
 
     def _revise(self, clock: Clock) -> bool:
         """Plan the rest by what the clock has measured, and write it down; whether there was something to plan by."""
@@ -227,10 +239,18 @@ class Trainer:
         position, learner = self.position, self.learner
         seconds, images, waited = (now - then for now, then in zip(self._row_start(), start, strict=True))
         rate = images / seconds if seconds > 0 else None
+        began = time.monotonic()
         learner.meters.gather(self.world)
         losses, skipped = learner.meters.read()
+        advice = self._bottleneck.add(seconds, waited, time.monotonic() - began)
+        if advice is not None:
+            self.reporter.note(advice)
+        if self._peak is None:
+            dtype = PRECISIONS[self.config.precision] or torch.float32
+            self._peak = self.world.size * matmul_rate(self.device, dtype)
         position.skipped += skipped
         self._loss, self._rate = losses["loss"], rate
+        flop = None if rate is None else rate * learner.flop_per_image
         row: dict[str, Any] = {
             "step": position.step,
             "images": position.images,
@@ -238,7 +258,8 @@ class Trainer:
             **losses,
             "lr": self.config.lr * self.plan.factor(position.images - self.config.batch),
             "images_per_second": rate,
-            "flop_per_second": None if rate is None else rate * learner.flop_per_image,
+            "flop_per_second": flop,
+            "utilisation": None if flop is None else round(flop / self._peak, 4),
             "waiting": round(waited / seconds, 5) if seconds > 0 else None,
             "skipped": position.skipped,
             "elapsed": round(position.elapsed, 3),
@@ -264,7 +285,8 @@ class Trainer:
         else:
             left = (self.plan.total - position.images) / self._rate if self._rate else None
             part = min(1.0, position.images / self.plan.total)
-        return Standing(position.step, position.images, part, self._loss, self._rate, left)
+        flop = None if self._rate is None else self._rate * self.learner.flop_per_image
+        return Standing(position.step, position.images, part, self._loss, self._rate, left, flop, self._peak)
 
     def _give_up(self, what: str) -> None:
         precision = " --precision bf16" if self.config.precision == "fp16" else ""

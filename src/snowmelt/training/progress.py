@@ -22,8 +22,9 @@ PLAIN_SECONDS, READING_SECONDS = 5.0, 3.0
 class Standing:
     """Where training stands.
 
-    part         share of the budget that is spent, 0 to 1
-    seconds_left estimate, or None while there is none
+    part          share of the budget that is spent, 0 to 1
+    flop_per_second, peak  of training, and of matrix products on its devices; None while they are not known
+    seconds_left  estimate, or None while there is none
     """
 
     step: int
@@ -32,14 +33,22 @@ class Standing:
     loss: float | None
     images_per_second: float | None
     seconds_left: float | None
+    flop_per_second: float | None = None
+    peak: float | None = None
 
     def __str__(self) -> str:
         loss = "-" if self.loss is None else f"{self.loss:.4f}"
         rate = "-" if self.images_per_second is None else f"{self.images_per_second:,.0f}"
         return (
-            f"step {self.step:,}  {self.images:,} images  loss {loss}  {rate} images/s  "
+            f"step {self.step:,}  {self.images:,} images  loss {loss}  {rate} images/s{self._arithmetic()}  "
             f"{duration(self.seconds_left)} left"
         )
+
+    def _arithmetic(self) -> str:
+        if self.flop_per_second is None or self.peak is None:
+            return ""
+        unit, name = (1e12, "TFLOP/s") if self.peak >= 1e12 else (1e9, "GFLOP/s")
+        return f"  {self.flop_per_second / unit:,.0f} of {self.peak / unit:,.0f} {name}"
 
 
 class Reporter:

@@ -55,6 +55,8 @@ class Recipe:
     warmup         images of linear warm-up
     decay          the last part of the run over which the rate falls to zero
     emas           two averages, see training.ema.parse_profile; the first is the model's
+    guide_at       the part of the run after which the average is kept as the model's guide; 0: it has none
+    guidance       how far samples are led away from it
     dropout        None leaves the network preset's
     flip           mirror images at random; None decides by the data
     augment        probability of each transformation of training.augment
@@ -74,6 +76,8 @@ class Recipe:
     weight_decay: float = 0.0
     clip: float | None = 1.0
     emas: tuple[str, ...] = ("power:0.05", "power:0.10")
+    guide_at: float = 0.0
+    guidance: float = 1.5
     dropout: float | None = None
     flip: bool | None = None
     augment: float = 0.0
@@ -84,16 +88,20 @@ class Recipe:
 
 recipes: Registry[Recipe] = Registry("preset")
 
+GUIDE_AT = 0.12  # for our own presets
+
 
 recipes.register("tiny", "a small U-Net for images up to 16 pixels")(
-    Recipe("tiny", PROCESSES["edm"], batch=32, lr=5e-3, optimizer="muon", warmup=2_000)
+    Recipe("tiny", PROCESSES["edm"], batch=32, lr=5e-3, optimizer="muon", warmup=2_000, guide_at=GUIDE_AT)
 )
 recipes.register("fast", "a U-Net that computes nothing at full resolution: for CPUs, up to 64 pixels")(
-    Recipe("fast", PROCESSES["edm"], batch=16, lr=5e-3, optimizer="muon", warmup=2_000)
+    Recipe("fast", PROCESSES["edm"], batch=16, lr=5e-3, optimizer="muon", warmup=2_000, guide_at=GUIDE_AT)
 )
-recipes.register("small", "a U-Net for 32 to 64 pixels on a GPU")(Recipe("small", PROCESSES["edm"], batch=128))
+recipes.register("small", "a U-Net for 32 to 64 pixels on a GPU")(
+    Recipe("small", PROCESSES["edm"], batch=128, guide_at=GUIDE_AT)
+)
 recipes.register("dit-s", "a small transformer", "Peebles & Xie 2023")(
-    Recipe("dit-s", PROCESSES["edm"], batch=128, lr=3e-4)
+    Recipe("dit-s", PROCESSES["edm"], batch=128, lr=3e-4, guide_at=GUIDE_AT)
 )
 recipes.register("ddpm-cifar10", "Ho et al.'s published system for CIFAR-10", "Ho et al. 2020, appendix B")(
     Recipe(

@@ -132,5 +132,6 @@ class Records:
             "ema": learner.averages[0].profile.to_config(),
         }
         raw = learner.network.state_dict()
+        guide = None if learner.guide is None else {**raw, **learner.guide}
         with atomic_folder(folder) as temporary:
-            save_model(temporary, about, {"ema": {**raw, **learner.averages[0].weights}, "raw": raw}, known)
+            save_model(temporary, about, {"ema": {**raw, **learner.averages[0].weights}, "raw": raw}, known, guide)

@@ -68,6 +68,7 @@ class Wishes:
     dropout: float | None = None
     label_dropout: float | None = None
     ema: str | None = None
+    guide_at: float | None = None
     flip: bool | None = None
     augment: float | None = None
     precision: str = "auto"
@@ -142,6 +143,9 @@ def resolve(
         handedness = measure_handedness(data.training.images, data.training.labels)
         flip = handedness.mirroring
         reasons.append(str(handedness))
+    guide_at = recipe.guide_at if wishes.guide_at is None else wishes.guide_at
+    if guide_at > 0:
+        process = replace(process, sampler=replace(process.sampler, guidance=recipe.guidance))
     config = TrainConfig(
         command=command,
         name=name,
@@ -160,6 +164,7 @@ def resolve(
         weight_decay=recipe.weight_decay,
         clip=recipe.clip,
         emas=emas,
+        guide_at=guide_at,
         flip=flip,
         augment=augmented,
         stratified=recipe.stratified,
@@ -316,6 +321,7 @@ def _check_numbers(wishes: Wishes, batch: int, world: int) -> None:
         ("--lr", wishes.lr, 0, 10),
         ("--warmup", wishes.warmup, 0, 1e15),
         ("--decay", wishes.decay, 0, 1),
+        ("--guide-at", wishes.guide_at, 0, 1),
         ("--augment", wishes.augment, 0, 1),
         ("--label-dropout", wishes.label_dropout, 0, 1),
         ("--seed", wishes.seed, 0, 2**63 - 1),

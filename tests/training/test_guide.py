@@ -1,0 +1,146 @@
+"""A run keeps an early average of its own, and samples of its model are led away from it."""
+
+import numpy as np
+import pytest
+import torch
+
+from snowmelt import api
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.model.bundle import load_model
+from snowmelt.model.guidance import AutoGuided, Interval
+from snowmelt.training.checkpoint import load_latest
+from snowmelt.training.learner import Learner
+
+
+@pytest.fixture
+def averages(monkeypatch):
+    """The average after every step of a run, by step."""
+    kept = {}
+    step = Learner.step
+
+    def watched(self, batch, lr, number, images):
+        step(self, batch, lr, number, images)
+        kept[number + 1] = {name: weight.clone() for name, weight in self.averages[0].weights.items()}
+
+    monkeypatch.setattr(Learner, "step", watched)
+    return kept
+
+
+def guide_of(run):
+    return load_model(run).guide.network.state_dict()
+
+
+def same(found, expected):
+    return all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+@pytest.fixture
+def guided_run(minimal, shoes, tmp_path):
+    return api.train(shoes, out=tmp_path / "run", preset=minimal, steps=20, guide_at=0.25, lr=0.01)
+
+
+def test_the_guide_is_the_average_of_the_first_step_after_that_part_of_the_run(minimal, shoes, tmp_path, averages):
+    for part, step in ((0.25, 5), (0.26, 6), (1.0, 20)):
+        run = api.train(shoes, out=tmp_path / f"run{part}", preset=minimal, steps=20, guide_at=part, lr=0.01)
+        assert same(guide_of(run), averages[step])
+        assert not same(guide_of(run), averages[step - 1])
+        assert load_latest(run)[0].guide_images == step * 8
+
+
+def test_no_guide_is_kept_unless_it_is_asked_for(minimal, shoes, tmp_path):
+    run = api.train(shoes, out=tmp_path / "run", preset=minimal, steps=20)
+    assert load_model(run).guide is None
+    assert sorted(path.name for path in (run / "model").iterdir()) == [
+        *("config.json", "model.safetensors", "raw.safetensors")
+    ]
+    assert api.plan_sampling(api.load(run), steps=4).away is None
+
+
+def test_a_run_that_is_prolonged_keeps_its_guide_until_it_is_too_early_a_one(guided_run, averages):
+    api.resume(guided_run, steps=36)  # 5 is more than half of 9
+    assert load_latest(guided_run)[0].guide_images == 5 * 8
+    api.resume(guided_run, steps=60)  # due at 15, but at 36 already
+    assert load_latest(guided_run)[0].guide_images == 37 * 8
+    assert same(guide_of(guided_run), averages[37])
+
+
+def test_a_resumed_run_has_the_guide_of_one_that_was_not_interrupted(minimal, shoes, tmp_path, at_step):
+    import signal
+
+    common = {"preset": minimal, "steps": 20, "guide_at": 0.25, "lr": 0.01}
+    whole = api.train(shoes, out=tmp_path / "whole", **common)
+    at_step(9, lambda learner: signal.raise_signal(signal.SIGINT))
+    halves = api.train(shoes, out=tmp_path / "halves", **common)
+    at_step(9, lambda learner: None)
+    api.resume(halves)
+    assert same(guide_of(halves), guide_of(whole))
+
+
+def test_a_budget_in_minutes_keeps_one_too(minimal, shoes, tmp_path):
+    run = api.train(shoes, out=tmp_path / "run", preset=minimal, minutes=0.05, guide_at=0.25)
+    position = load_latest(run)[0]
+    assert 0 < position.guide_images < position.images
+
+
+def test_samples_are_led_away_from_it_by_the_formula_and_cost_twice(guided_run):
+    model = api.load(guided_run)
+    assert model.sampler.guidance == 1.5
+    plan = api.plan_sampling(model, steps=4)
+    assert (plan.away, plan.guidance, plan.evaluations) == ("own", 1.5, 8)
+    x, level = torch.randn(2, *model.images.shape), model.denoiser.schedule.at_log_snr(torch.zeros(2).double())
+    D, weak = model.denoiser(x, level), model.guide(x, level)
+    assert (D - weak).abs().max() > 1e-3
+    torch.testing.assert_close(plan.denoiser(x, level), weak + 1.5 * (D - weak))
+
+
+def test_asking_for_no_guidance_or_another_leaves_it_out(guided_run):
+    model = api.load(guided_run)
+    plain = api.plan_sampling(model, steps=4, guidance=1)
+    assert (plain.away, plain.evaluations) == (None, 4)
+    assert api.plan_sampling(model, steps=4, guidance=2).away == "class"
+    other = api.plan_sampling(model, steps=4, guide=model)
+    assert (other.away, other.guidance) == ("guide", 1.5)
+    assert isinstance(other.denoiser.denoiser, AutoGuided)
+
+
+def test_evaluations_are_counted_where_guidance_acts(guided_run):
+    model = api.load(guided_run)
+    plan = api.plan_sampling(model, steps=5, interval=Interval(0.1, 3.0))
+    called = []
+
+    def counting(x, level, cond):
+        called.append(1)
+        return x * 0
+
+    from dataclasses import replace
+
+    own = AutoGuided(counting, counting, 1.5, plan.interval)
+    next(replace(plan, denoiser=own).batches([0], ask_of(model), 1))
+    assert 5 < plan.evaluations == len(called) < 10
+
+
+def ask_of(model):
+    from snowmelt.model.asked import ask
+
+    return ask(model.images, [0])
+
+
+def test_a_damaged_guide_is_refused(guided_run):
+    file = guided_run / "model" / "guide.safetensors"
+    bytes_ = bytearray(file.read_bytes())
+    bytes_[-1] ^= 1
+    file.write_bytes(bytes_)
+    with pytest.raises(SnowmeltError, match=r"guide\.safetensors"):
+        api.load(guided_run)
+
+
+def test_the_record_says_what_led(snowmelt, guided_run, tmp_path):
+    import json
+
+    answer = snowmelt("sample", guided_run, "-n", 2, "--steps", 3, "--out", tmp_path / "out")
+    assert answer.code == 0
+    assert "2 images, 6 evaluations each" in answer.out
+    row = json.loads((tmp_path / "out" / "samples.jsonl").read_text().splitlines()[0])
+    assert (row["guidance"], row["away_from"], row["evaluations"]) == (1.5, "own", 6)
+    plain = api.sample(api.load(guided_run), 2, steps=3, guidance=1)
+    assert not np.array_equal(plain, api.sample(api.load(guided_run), 2, steps=3))
