@@ -139,7 +139,7 @@ def refusal(snowmelt: Callable[..., Answer]) -> Callable[..., str]:
     def call(*arguments: Any) -> str:
         answer = snowmelt(*arguments)
         assert answer.code == 2, answer
-        assert answer.err.startswith("snowmelt: ")
+        assert "snowmelt: " in [line[:10] for line in answer.err.splitlines()]  # a slow machine is told more before
         assert answer.err.count("snowmelt: ") == 1
         assert "Traceback" not in answer.err
         return answer.err

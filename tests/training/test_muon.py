@@ -17,7 +17,7 @@ def draw(*shape, seed=0):
 @pytest.mark.parametrize("shape", [(16, 16), (16, 144), (200, 24)])
 def test_all_singular_values_come_near_one_and_directions_stay(shape):
     matrices = draw(3, *shape)
-    found = orthogonalised(matrices)
+    found = torch.stack(orthogonalised(matrices.unbind()))
     assert found.shape == matrices.shape
     values = torch.linalg.svdvals(found)
     assert 0.6 < float(values.min()) <= float(values.max()) < 1.3
@@ -36,11 +36,17 @@ def test_following_the_square_alone_is_newton_and_schulz_s_iteration(shape):
     for _ in range(ROUNDS):
         square = expected @ expected.mT
         expected = a * expected + (b * square + c * square @ square) @ expected
-    assert (orthogonalised(x) - expected).norm() < 1e-3 * expected.norm()
+    assert (torch.stack(orthogonalised(x.unbind())) - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_each_of_several_shapes_comes_back_in_its_place():
+    matrices = [draw(16, 40), draw(24, 16), draw(16, 90), draw(32, 32)]
+    for found, given in zip(orthogonalised(matrices), matrices, strict=True):
+        torch.testing.assert_close(found, orthogonalised([given])[0], rtol=1e-4, atol=1e-5)
 
 
 def test_what_has_no_gradient_does_not_move():
-    assert orthogonalised(torch.zeros(2, 16, 20)).abs().max() == 0
+    assert orthogonalised([torch.zeros(16, 20)])[0].abs().max() == 0
     weight = torch.nn.Parameter(draw(16, 20))
     before = weight.detach().clone()
     muon = Muon([weight], 0.0)
@@ -58,7 +64,7 @@ def test_two_steps_by_hand():
         kernel.grad = gradient.to(memory_format=torch.channels_last)
         muon.step()
         momentum = MOMENTUM * momentum + gradient.reshape(16, 36)
-        update = orthogonalised((gradient.reshape(16, 36) + MOMENTUM * momentum)[None])[0]
+        update = orthogonalised([gradient.reshape(16, 36) + MOMENTUM * momentum])[0]
         weight = (1 - 0.01 * 0.1) * weight - 0.01 * ADAM_SIZE * 36**0.5 * update.view(16, 4, 3, 3)
         torch.testing.assert_close(kernel.detach(), weight, rtol=1e-5, atol=1e-6)
 

@@ -26,27 +26,38 @@ def is_matrix(weight: Tensor) -> bool:
     return weight.dim() >= 2 and min(weight.shape[0], weight[0].numel()) >= SMALLEST
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
-    """[k, r, c] -> the same with all singular values near 1, by Newton and Schulz's iteration; zero stays zero.
+def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """[r, c] each -> the same with all singular values near 1, by Newton and Schulz's iteration; zero stays zero.
 
-    A round is x <- p(x x^T) x, and all of them together are one square matrix times x. That matrix is followed alone,
-    for kernels have many more columns than rows: a third of the products.
+    A round is x <- p(x x^T) x, and all rounds together are one square matrix times x. That one is followed alone, and
+    those of as many rows together: kernels have many more columns than rows.
     """
-    x = matrices.float()
-    tall = x.shape[1] > x.shape[2]
-    x = x.mT if tall else x
-    square = x @ x.mT
+    wide = [each.mT if each.shape[0] > each.shape[1] else each for each in matrices]
+    alike = defaultdict[int, list[int]](list)
+    for place, each in enumerate(wide):
+        alike[len(each)].append(place)
+    found = list(wide)
+    for rows, places in alike.items():
+        rounds = _rounds(torch.stack([wide[place] @ wide[place].mT for place in places]).float(), rows)
+        for place, whole in zip(places, rounds.to(wide[places[0]].dtype).unbind(), strict=True):
+            found[place] = whole @ wide[place]
+    return [x.mT if len(before) > before.shape[1] else x for x, before in zip(found, matrices, strict=True)]
+
+
+def _rounds(square: Tensor, rows: int) -> Tensor:
+    """x x^T of some matrices, [k, r, r] -> what all rounds together multiply each by."""
     size = square.diagonal(dim1=1, dim2=2).sum(1).sqrt()[:, None, None] + 1e-7
     square = square / size**2
-    identity = torch.eye(square.shape[1], device=x.device)
     a, b, c = COEFFICIENTS
-    whole = identity / size
-    for _ in range(ROUNDS):
-        round_ = a * identity + b * square + c * square @ square
-        whole = round_ @ whole
-        square = round_ @ square @ round_
-    result: Tensor = whole @ x
-    return (result.mT if tall else result).to(matrices.dtype)
+    linear = a * torch.eye(rows, device=square.device)
+    whole = None
+    for left in reversed(range(ROUNDS)):
+        round_ = torch.baddbmm(b * square, square, square, alpha=c).add_(linear)
+        whole = round_ if whole is None else round_ @ whole
+        if left > 0:
+            square = round_ @ square @ round_
+    assert whole is not None
+    return whole / size
 
 
 class Muon(torch.optim.Optimizer):
@@ -59,29 +70,43 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, parameters: Sequence[torch.nn.Parameter], weight_decay: float) -> None:
         super().__init__(parameters, {"lr": 0.0, "weight_decay": weight_decay})
         self.found_inf: Tensor | None = None
-        # Those of one shape go through together.
-        self._alike: dict[tuple[int, int], list[torch.nn.Parameter]] = defaultdict(list)
         for parameter in parameters:
             self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-            self._alike[parameter.shape[0], parameter[0].numel()].append(parameter)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update from the gradients in place; none where `found_inf` is 1, asked without waiting for the device."""
         (group,) = self.param_groups
-        lr, decay = group["lr"], group["weight_decay"]
-        keep = torch.tensor(True) if self.found_inf is None else self.found_inf == 0
-        for (rows, columns), parameters in self._alike.items():
-            updates = torch.stack([self._nesterov(each, keep).reshape(rows, columns) for each in parameters])
-            size = keep * (lr * ADAM_SIZE * max(rows, columns) ** 0.5)
-            for parameter, update in zip(parameters, orthogonalised(updates), strict=True):
-                parameter.mul_(1 - keep * (lr * decay))
-                parameter.sub_(size * update.view(parameter.shape))
+        parameters, lr, decay = group["params"], group["lr"], group["weight_decay"]
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+        momenta = [self.state[each]["momentum"] for each in parameters]
+        keep = torch.tensor(1.0) if self.found_inf is None else 1 - self.found_inf
+        if keep.device.type == "cpu" and keep == 0:
+            return
+        if keep.device.type != "cpu":
+            gradients = [torch.where(keep > 0, each, 0.0) for each in gradients]
+        torch._foreach_mul_(momenta, 1 - keep * (1 - MOMENTUM))
+        torch._foreach_add_(momenta, gradients)
+        updates = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
+        turned = orthogonalised([_matrix(each) for each in updates])
+        steps = [_as(each, like) for each, like in zip(turned, parameters, strict=True)]
+        sizes = [lr * ADAM_SIZE * max(each.shape) ** 0.5 for each in turned]
+        torch._foreach_mul_(steps, sizes)
+        if keep.device.type != "cpu":
+            torch._foreach_mul_(steps, keep)
+        if decay > 0:
+            torch._foreach_mul_(parameters, 1 - keep * (lr * decay))
+        torch._foreach_sub_(parameters, steps)
 
-    def _nesterov(self, parameter: torch.nn.Parameter, keep: Tensor) -> Tensor:
-        """The gradient and the momentum that it is added to; where the step is skipped the latter stays as it is."""
-        momentum: Tensor = self.state[parameter]["momentum"]
-        given = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        gradient = torch.where(keep, given, 0.0)
-        momentum.mul_(torch.where(keep, MOMENTUM, 1.0)).add_(gradient)
-        return gradient + MOMENTUM * momentum
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A kernel as outputs by places and inputs, which is how channels-last memory has it; a matrix as it is."""
+    return (weight.permute(0, 2, 3, 1) if weight.dim() == 4 else weight).flatten(1)
+
+
+def _as(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_matrix`."""
+    if like.dim() != 4:
+        return matrix.view(like.shape)
+    outputs, inputs, height, width = like.shape
+    return matrix.reshape(outputs, height, width, inputs).permute(0, 3, 1, 2)
