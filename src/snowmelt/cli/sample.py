@@ -72,7 +72,7 @@ def sample(
         How strongly the class is followed: 1 is no guidance, 2 a usual value. Default: none by the class, but away from
         the weaker guide that the model brings.
     guidance_interval
-        Where guidance acts, as sigma/alpha: 0.2-2. Default: everywhere.
+        Where guidance acts, as sigma/alpha: 0.2-2. Default: everywhere, or with the model's own guide as it says.
     guide
         Autoguidance: a weaker model of the same images (a run, a model, runs/NAME/checkpoints/step_...); --guidance
         then says how far to lead away from it (default: 1.5).
@@ -95,7 +95,7 @@ def sample(
     from snowmelt.base.words import counted
     from snowmelt.data.told import read_pairs
     from snowmelt.model.asked import ask
-    from snowmelt.model.guidance import EVERYWHERE, Interval
+    from snowmelt.model.guidance import Interval
     from snowmelt.report.compare import compare_samplers
     from snowmelt.report.samples import SampleWriter
     from snowmelt.sampling.tableau import load_tableau
@@ -122,7 +122,7 @@ def sample(
             options=parse_options(list(set_)),
             clip=clip,
             guidance=guidance,
-            interval=EVERYWHERE if interval is None else Interval(*interval),
+            interval=None if interval is None else Interval(*interval),
             guide=None if guide is None else api.load(guide, weights=weights, device=device),
             brownian=noise == "brownian",
         )

@@ -92,7 +92,7 @@ def plan_sampling(
     options: dict[str, Any] | None = None,
     clip: Clip | None = None,
     guidance: float | None = None,
-    interval: Interval = EVERYWHERE,
+    interval: Interval | None = None,
     guide: Model | None = None,
     strength: float = 1.0,
     brownian: bool = False,
@@ -102,7 +102,7 @@ def plan_sampling(
     sampler   a name in `snowmelt.sampling.solvers`, or a table
     guidance  1 is none; above 1 follows the class more closely (Ho & Salimans 2022). None leads away from the
               guide that the model brings, as far as its author found best
-    interval  the noise levels at which guidance acts
+    interval  the noise levels at which guidance acts; None is everywhere, or for the model's own guide as it says
     guide     a weaker model to guide away from, instead of away from no class (Karras et al. 2024); None for the
               model's own where `guidance` is None
     strength  the part of the steps that is walked, the last ones: for varying an image
@@ -123,6 +123,9 @@ def plan_sampling(
         tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, chosen, strength)
     if brownian:
         require_falling(tableau)
+    if interval is None:
+        own = guidance is None and guide is None
+        interval = Interval(default.guided_above, default.guided_to or math.inf) if own else EVERYWHERE
     denoiser, weight, away = _guided(model, guidance, interval, guide)
     clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
     return SamplePlan(model, tableau, clipped, brownian, weight, away, interval, options or {})

@@ -56,7 +56,7 @@ class Recipe:
     decay          the last part of the run over which the rate falls to zero
     emas           two averages, see training.ema.parse_profile; the first is the model's
     guide_at       the part of the run after which the average is kept as the model's guide; 0: it has none
-    guidance       how far samples are led away from it
+    guidance       how far samples are led away from it, and at which sigma/alpha
     dropout        None leaves the network preset's
     flip           mirror images at random; None decides by the data
     augment        probability of each transformation of training.augment
@@ -78,6 +78,7 @@ class Recipe:
     emas: tuple[str, ...] = ("power:0.05", "power:0.10")
     guide_at: float = 0.0
     guidance: float = 1.5
+    guided: tuple[float, float] = (0.1, 5.0)
     dropout: float | None = None
     flip: bool | None = None
     augment: float = 0.0

@@ -145,7 +145,9 @@ def resolve(
         reasons.append(str(handedness))
     guide_at = recipe.guide_at if wishes.guide_at is None else wishes.guide_at
     if guide_at > 0:
-        process = replace(process, sampler=replace(process.sampler, guidance=recipe.guidance))
+        low, high = recipe.guided
+        led = replace(process.sampler, guidance=recipe.guidance, guided_above=low, guided_to=high)
+        process = replace(process, sampler=led)
     config = TrainConfig(
         command=command,
         name=name,

@@ -130,7 +130,7 @@ def fast(channels_in: int, channels_out: int, num_classes: int) -> UNetConfig:
         num_classes=num_classes,
         channels=32,
         multipliers=(1, 2),
-        blocks=2,
+        blocks=1,
         attention=(1,),
         patch_size=2,
         **OWN,
