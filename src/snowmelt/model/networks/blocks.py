@@ -64,8 +64,8 @@ class ResidualBlock(Block):
     """Two 3x3 convolutions around the noise embedding, a shortcut, and optional self-attention.
 
     [B, C, H, W], [B, shift_channels] -> [B, C', H', W']. The second argument is the block's slice of the projected
-    embedding, a third one more channels of the input, from the encoder; `resample` halves or doubles the size before the
-    first convolution and in the shortcut (Dhariwal & Nichol 2021).
+    embedding, a third one more channels of the input, from the encoder; `resample` halves or doubles the size before
+    the first convolution and in the shortcut (Dhariwal & Nichol 2021).
     """
 
     def __init__(
