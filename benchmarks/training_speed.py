@@ -8,7 +8,8 @@ anything is timed. denoising-diffusion-pytorch cannot be given that architecture
 multipliers, two blocks a level and full attention at the same level, but linear attention at all others, a 7x7
 convolution first and RMS norms. So parameters and FLOP an image stand beside its ratio. Snowmelt's network executes
 fewer operations than diffusers' for the same function (upsampling and the convolution after it are one, and so are the
-projections of attention): model FLOP/s count diffusers' for both.
+projections of attention): model FLOP/s count diffusers' for both. "snowmelt --recompute" is the same network, which
+computes its activations again for the backward pass instead of keeping them.
 
 Each network has a process of its own, as its users would run it, and they take turns, so whatever else the machine does
 strikes all alike: only the ratios within a round count. A training step is forward, squared error, backward and fused
@@ -39,7 +40,7 @@ from benchmarks.time_to_quality.peers.common import die_with_parent, forward_flo
 from benchmarks.time_to_quality.row import matmul_rate
 
 ROOT = Path(__file__).parents[1]
-NAMES = OURS, DIFFUSERS, DDPM = ("snowmelt", "diffusers", "denoising-diffusion-pytorch")
+NAMES = OURS, AGAIN, DIFFUSERS, DDPM = ("snowmelt", "snowmelt --recompute", "diffusers", "denoising-diffusion-pytorch")
 CEILING = "ceiling"
 TASKS = ("train", "forward")
 CEILING_REPEATS = 5
@@ -127,7 +128,14 @@ def network(name: str, shape: Shape) -> tuple[nn.Module, Call]:
     if name == DIFFUSERS:
         theirs = diffusers_network(shape)
         return theirs, lambda x, t: theirs(x, t).sample
-    net = snowmelt_network(shape) if name == OURS else ddpm_network(shape)
+    if name == DDPM:
+        net = ddpm_network(shape)
+    else:
+        net = snowmelt_network(shape)
+        if name == AGAIN:
+            from snowmelt.model.networks import recompute_activations
+
+            recompute_activations(net)
     return net, net
 
 
@@ -153,7 +161,7 @@ def disagreement(shape: Shape) -> float:
 
 def import_of(name: str) -> None:
     """What a process of this library has in memory before it does anything."""
-    if name == OURS:
+    if name in (OURS, AGAIN):
         import snowmelt.model.networks  # noqa: F401
     elif name == DIFFUSERS:
         from diffusers import UNet2DModel  # noqa: F401
@@ -296,7 +304,7 @@ def compare(name: str, options: argparse.Namespace) -> dict:
     result = {"relative_error": error, "batch": shape.batch, "peak_gflops": {k: spread(v) for k, v in peaks.items()}}
     for each, worker in workers.items():
         # Snowmelt executes fewer operations for the function of diffusers' network; the model's are the latter's.
-        counted = workers[DIFFUSERS if each == OURS else each]
+        counted = workers[DIFFUSERS if each in (OURS, AGAIN) else each]
         flop = 3 * counted.size["forward_flop"] * shape.batch / 1e9
         rates = [flop / took for took in seconds["train"][each]]
         result[each] = worker.size | {

@@ -35,7 +35,7 @@ OPTIONS = {
         *("--schedule", "--noise-levels", "--zero-snr", "--no-zero-snr"),
         *("--learned-variance", "--no-learned-variance"),
         *("--loss", "--weight", "--density"),
-        *("--precision", "--mixed_precision"),
+        *("--precision", "--mixed_precision", "--recompute", "--gradient_checkpointing"),
         *("--seed", "--device", "--log-every", "--checkpoint-minutes"),
         *("--keep", "--checkpoints_total_limit"),
         *("--log", "--dry-run"),

@@ -56,6 +56,7 @@ def train(
     weight: str | None = None,
     density: str | None = None,
     precision: Annotated[str, Parameter(alias="--mixed_precision")] = "auto",
+    recompute: Annotated[bool, Parameter(alias="--gradient_checkpointing", negative="")] = False,
     seed: Whole = 0,
     device: str = "auto",
     log_every: Whole = 10,
@@ -147,6 +148,8 @@ def train(
         How often each noise level is visited: uniform or lognormal.
     precision
         auto, fp32, bf16 or fp16.
+    recompute
+        Compute activations again for the backward pass instead of keeping them: less memory, a third more arithmetic.
     seed
         Everything random follows from it.
     device
@@ -219,6 +222,7 @@ def train(
         "flip": flip,
         "augment": augment,
         "precision": {"no": "fp32"}.get(precision, precision),
+        "recompute": recompute,
         "seed": seed,
         "log_every": log_every,
         "checkpoint_minutes": checkpoint_minutes,

@@ -21,7 +21,7 @@ ADDED: dict[int, dict[str, Any]] = {
     2: {"augment": 0.0},
     3: {"data": {"linear_light": False, "cond_values": None, "cond_image": None}},
     4: {"command": None, "optimizer": "adamw"},
-    5: {"guide_at": 0.0},
+    5: {"guide_at": 0.0, "recompute": False},
 }
 
 
@@ -64,6 +64,7 @@ class TrainConfig:
     augment          probability of each transformation of training.augment; 0: none, and the network is told nothing
     label_dropout    how often the class is withheld, for guidance
     precision        fp32, bf16 or fp16: the network's inner arithmetic
+    recompute        activations are computed again for the backward pass, not kept
     log_every        steps between rows of metrics.jsonl
     checkpoint_minutes  minutes of training between checkpoints
     keep             checkpoints that are kept
@@ -92,6 +93,7 @@ class TrainConfig:
     stratified: bool
     label_dropout: float
     precision: str
+    recompute: bool
     seed: int
     budget: Budget
     log_every: int

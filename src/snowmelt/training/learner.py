@@ -16,7 +16,7 @@ from snowmelt.base.device import PRECISIONS
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.bundle import ImageSpec
 from snowmelt.model.denoiser import NetworkDenoiser
-from snowmelt.model.networks import build, config_from_dict, prepare
+from snowmelt.model.networks import build, config_from_dict, prepare, recompute_activations
 from snowmelt.model.tensors import load_into
 from snowmelt.process.schedule import Schedule
 from snowmelt.training import randomness
@@ -46,6 +46,8 @@ class Learner:
         self.network = prepare(build(config_from_dict(config.network)), device)
         # A second network of the same shape, into which averaged weights are put when they are to be used.
         self._shadow = copy.deepcopy(self.network).requires_grad_(False).eval()
+        if config.recompute:
+            recompute_activations(self.network)
         self.denoiser = NetworkDenoiser(
             self.network,
             schedule,

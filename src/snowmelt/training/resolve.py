@@ -72,6 +72,7 @@ class Wishes:
     flip: bool | None = None
     augment: float | None = None
     precision: str = "auto"
+    recompute: bool = False
     seed: int = 0
     log_every: int = 10
     checkpoint_minutes: float = 5.0
@@ -172,6 +173,7 @@ def resolve(
         stratified=recipe.stratified,
         label_dropout=_label_dropout(wishes, classes > 0 or data.conditions != NOTHING_ELSE),
         precision=precision,
+        recompute=wishes.recompute,
         seed=wishes.seed,
         budget=budget,
         log_every=wishes.log_every,

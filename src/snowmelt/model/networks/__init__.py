@@ -15,6 +15,7 @@ from snowmelt.model.networks.config import (
 )
 from snowmelt.model.networks.layout import prepare
 from snowmelt.model.networks.presets import PRESETS
+from snowmelt.model.networks.recompute import recompute_activations
 from snowmelt.model.networks.transformer import Transformer
 from snowmelt.model.networks.unet import UNet
 
@@ -30,6 +31,7 @@ __all__ = [
     "config_to_dict",
     "parameter_count",
     "prepare",
+    "recompute_activations",
 ]
 
 

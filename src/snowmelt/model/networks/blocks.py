@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from snowmelt.model.networks.attention import Attention
 from snowmelt.model.networks.config import UNetConfig
 from snowmelt.model.networks.norm import Norm, group_count
+from snowmelt.model.networks.recompute import Block
 
 
 class Downsample(nn.Module):
@@ -59,12 +60,12 @@ def _upsample_and_convolve(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """Two 3x3 convolutions around the noise embedding, a shortcut, and optional self-attention.
 
     [B, C, H, W], [B, shift_channels] -> [B, C', H', W']. The second argument is the block's slice of the projected
-    embedding; `resample` halves or doubles the size before the first convolution and in the shortcut
-    (Dhariwal & Nichol 2021).
+    embedding, a third one more channels of the input, from the encoder; `resample` halves or doubles the size before
+    the first convolution and in the shortcut (Dhariwal & Nichol 2021).
     """
 
     def __init__(
@@ -96,7 +97,9 @@ class ResidualBlock(nn.Module):
             heads, groups = config.heads_of(out_channels), _groups(config, out_channels)
             self.attention = Attention(out_channels, heads, groups, config.norm_eps, config.skip_scale)
 
-    def forward(self, x: Tensor, shift: Tensor) -> Tensor:
+    def compute(self, x: Tensor, shift: Tensor, skip: Tensor | None = None) -> Tensor:
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
         h: Tensor = self.norm1(x)
         if self.resample == "down":
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)

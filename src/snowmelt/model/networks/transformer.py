@@ -13,6 +13,7 @@ from snowmelt.model.networks.attention import attend
 from snowmelt.model.networks.config import TransformerConfig
 from snowmelt.model.networks.embedding import NoiseEmbedding, check_condition, with_image
 from snowmelt.model.networks.layout import crop, full_precision, pad_to_multiple
+from snowmelt.model.networks.recompute import Block
 
 TIME_CHANNELS = 256
 NORM_EPS = 1e-6
@@ -31,7 +32,7 @@ class Transformer(nn.Module):
         patch = config.patch_size**2
         self.embedding = NoiseEmbedding(config, TIME_CHANNELS, config.width, "adm", condition_first=False)
         self.patch_in = nn.Linear((config.in_channels + config.image_channels) * patch, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.depth))
         self.modulation = nn.Linear(config.width, 2 * config.width)
         self.patch_out = nn.Linear(config.width, config.out_channels * patch)
         self._initialize()
@@ -69,7 +70,7 @@ class Transformer(nn.Module):
         return crop(F.pixel_shuffle(h, config.patch_size), size, config.patch_size)
 
 
-class Block(nn.Module):
+class TransformerBlock(Block):
     """h + gate Attention(modulated h), then the same with an MLP: [B, N, width], [B, width] -> [B, N, width]."""
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -81,7 +82,7 @@ class Block(nn.Module):
         self.mlp_out = nn.Linear(hidden, config.width)
         self.modulation = nn.Linear(config.width, 6 * config.width)
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def compute(self, h: Tensor, embedding: Tensor) -> Tensor:
         scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(embedding).chunk(6, dim=1)
         update = self.attention(_modulated(h, scale1, shift1))
         h = h + gate1[:, None] * F.dropout(update, self.dropout, self.training)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,7 +38,7 @@ class Level(nn.Module):
     def decode(self, h: Tensor, shifts: Iterator[Tensor], skips: list[Tensor]) -> Tensor:
         """Run the level; every block takes the last of `skips` as well."""
         for block in self.blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), next(shifts))
+            h = block(h, next(shifts), skips.pop())
         return h if self.resample is None else self._leave(h, shifts)
 
     def _leave(self, h: Tensor, shifts: Iterator[Tensor]) -> Tensor:
