@@ -128,14 +128,11 @@ def network(name: str, shape: Shape) -> tuple[nn.Module, Call]:
     if name == DIFFUSERS:
         theirs = diffusers_network(shape)
         return theirs, lambda x, t: theirs(x, t).sample
-    if name == DDPM:
-        net = ddpm_network(shape)
-    else:
-        net = snowmelt_network(shape)
-        if name == AGAIN:
-            from snowmelt.model.networks import recompute_activations
+    net = ddpm_network(shape) if name == DDPM else snowmelt_network(shape)
+    if name == AGAIN:
+        from snowmelt.model.networks import recompute_activations
 
-            recompute_activations(net)
+        recompute_activations(net)
     return net, net
 
 

@@ -1,5 +1,7 @@
 """A run keeps an early average of its own, and samples of its model are led away from it."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,14 @@ def test_a_budget_in_minutes_keeps_one_too(minimal, shoes, tmp_path):
     run = api.train(shoes, out=tmp_path / "run", preset=minimal, minutes=0.05, guide_at=0.25)
     position = load_latest(run)[0]
     assert 0 < position.guide_images < position.images
+
+    def planned(step):
+        """What the step was planned with."""
+        return [total for revised, total in position.revisions if revised < step][-1:] or [math.inf]
+
+    (now,), (before,) = planned(position.guide_images // 8), planned(position.guide_images // 8 - 1)
+    assert position.guide_images >= 0.25 * now
+    assert position.guide_images - 8 < 0.25 * before
 
 
 def test_samples_are_led_away_from_it_by_the_formula_and_cost_twice(guided_run):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import disk_errors, write_text
@@ -18,34 +17,16 @@ from snowmelt.image.grid import labelled_grid
 from snowmelt.image.png import save_png
 from snowmelt.model.asked import Asked
 from snowmelt.model.bundle import Model
-from snowmelt.sampling.tableau import Tableau
+from snowmelt.sampling.plan import SamplePlan
 
 PICTURE, LIST = "compare.png", "compare.json"
 MOST = 256  # seeds: the picture is one row a sampler
 
 
-class Plan(Protocol):
-    """What is drawn: a table, and the batches it makes."""
-
-    @property
-    def tableau(self) -> Tableau:
-        """The sampler."""
-        ...
-
-    @property
-    def evaluations(self) -> int:
-        """How often a network looks at each image."""
-        ...
-
-    def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:
-        """Samples in [-1, 1]."""
-        ...
-
-
 def compare_samplers(
     folder: Path,
     model: Model,
-    plans: Sequence[Plan],
+    plans: Sequence[SamplePlan],
     seeds: Sequence[int],
     asked: Asked,
     batch: int,
@@ -61,17 +42,8 @@ def compare_samplers(
         start = time.perf_counter()
         x = torch.cat(list(plan.batches(seeds, asked, batch)))
         seconds = time.perf_counter() - start
-        steps = sum(row.done for row in plan.tableau.rows)
-        label = f"{plan.tableau.name}:{steps}"
-        rows.append(
-            {
-                "label": label,
-                "sampler": plan.tableau.name,
-                "steps": steps,
-                "evaluations": plan.evaluations,
-                "seconds": round(seconds, 3),
-            }
-        )
+        made = {name: plan.about[name] for name in ("sampler", "steps", "evaluations")}
+        rows.append({"label": f"{made['sampler']}:{made['steps']}", **made, "seconds": round(seconds, 3)})
         images.append(to_source(x, UINT8))
     shown = torch.cat(images)
     words = [f"{row['label']}  {row['evaluations']} evaluations  {row['seconds']:.1f} s" for row in rows]

@@ -250,7 +250,7 @@ class Trainer:
             self._peak = self.world.size * matmul_rate(self.device, dtype)
         position.skipped += skipped
         self._loss, self._rate = losses["loss"], rate
-        flop = None if rate is None else rate * learner.flop_per_image
+        flop = self._flop_per_second
         row: dict[str, Any] = {
             "step": position.step,
             "images": position.images,
@@ -285,8 +285,14 @@ class Trainer:
         else:
             left = (self.plan.total - position.images) / self._rate if self._rate else None
             part = min(1.0, position.images / self.plan.total)
-        flop = None if self._rate is None else self._rate * self.learner.flop_per_image
-        return Standing(position.step, position.images, part, self._loss, self._rate, left, flop, self._peak)
+        return Standing(
+            position.step, position.images, part, self._loss, self._rate, left, self._flop_per_second, self._peak
+        )
+
+    @property
+    def _flop_per_second(self) -> float | None:
+        """Of training, in the last row."""
+        return None if self._rate is None else self._rate * self.learner.flop_per_image
 
     def _give_up(self, what: str) -> None:
         precision = " --precision bf16" if self.config.precision == "fp16" else ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from snowmelt.base.registry import Registry
 from snowmelt.model.bundle import SamplerDefaults
+from snowmelt.sampling.plan import AWAY
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Recipe:
     clip: float | None = 1.0
     emas: tuple[str, ...] = ("power:0.05", "power:0.10")
     guide_at: float = 0.0
-    guidance: float = 1.5
+    guidance: float = AWAY
     guided: tuple[float, float] = (0.1, 5.0)
     dropout: float | None = None
     flip: bool | None = None

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from snowmelt import api
 from snowmelt.model.networks import TransformerConfig, UNetConfig, build, recompute_activations
@@ -45,10 +46,19 @@ def test_the_same_numbers_with_less_kept(name):
     assert fewer - weights < 0.5 * (kept - weights)
 
 
-def test_a_run_is_the_same_run(minimal, shoes, tmp_path):
+def test_a_run_is_the_same_run(minimal, shoes, tmp_path, monkeypatch):
+    computed_again = []
+
+    def watched(*arguments, **options):
+        computed_again.append(True)
+        return checkpoint(*arguments, **options)
+
+    monkeypatch.setattr("snowmelt.model.networks.recompute.checkpoint", watched)
     common = {"preset": minimal, "steps": 3, "dropout": 0.3, "lr": 0.01}
     plain = api.train(shoes, out=tmp_path / "plain", **common)
+    assert not computed_again
     again = api.train(shoes, out=tmp_path / "again", recompute=True, **common)
+    assert computed_again
     assert load_config(again / "config.yaml").recompute
     assert "snowmelt train" in load_config(again / "config.yaml").command
     assert "--recompute" in load_config(again / "config.yaml").command
