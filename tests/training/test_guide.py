@@ -58,10 +58,10 @@ def test_no_guide_is_kept_unless_it_is_asked_for(minimal, shoes, tmp_path):
     assert api.plan_sampling(api.load(run), steps=4).away is None
 
 
-def test_a_run_that_is_prolonged_keeps_its_guide_until_it_is_too_early_a_one(guided_run, averages):
-    api.resume(guided_run, steps=36)  # 5 is more than half of 9
+def test_a_run_that_is_prolonged_keeps_its_guide_until_a_later_one_is_nearer(guided_run, averages):
+    api.resume(guided_run, steps=36)  # due at 9, and 5 is nearer to it than 21
     assert load_latest(guided_run)[0].guide_images == 5 * 8
-    api.resume(guided_run, steps=60)  # due at 15, but at 36 already
+    api.resume(guided_run, steps=60)  # due at 15, and 37 is not as far from it as 5
     assert load_latest(guided_run)[0].guide_images == 37 * 8
     assert same(guide_of(guided_run), averages[37])
 
@@ -78,18 +78,17 @@ def test_a_resumed_run_has_the_guide_of_one_that_was_not_interrupted(minimal, sh
     assert same(guide_of(halves), guide_of(whole))
 
 
-def test_a_budget_in_minutes_keeps_one_too(minimal, shoes, tmp_path):
+def test_a_budget_in_minutes_keeps_the_average_nearest_to_what_turned_out_due(minimal, shoes, tmp_path):
     run = api.train(shoes, out=tmp_path / "run", preset=minimal, minutes=0.05, guide_at=0.25)
     position = load_latest(run)[0]
-    assert 0 < position.guide_images < position.images
-
-    def planned(step):
-        """What the step was planned with."""
-        return [total for revised, total in position.revisions if revised < step][-1:] or [math.inf]
-
-    (now,), (before,) = planned(position.guide_images // 8), planned(position.guide_images // 8 - 1)
-    assert position.guide_images >= 0.25 * now
-    assert position.guide_images - 8 < 0.25 * before
+    plans = dict(position.revisions)
+    total, kept = math.inf, None
+    for step in range(position.step):  # what the run knew at each of its steps
+        total, images = plans.get(step, total), (step + 1) * 8
+        if images >= 0.25 * total and (kept is None or images * kept < (0.25 * total) ** 2):
+            kept = images
+    assert position.guide_images == kept
+    assert load_model(run).guide is not None
 
 
 def test_samples_are_led_away_from_it_by_the_formula_and_cost_twice(guided_run):

@@ -175,9 +175,12 @@ class Trainer:
             self._give_up(f"The gradient has not been finite for {MOST_SKIPPED} steps in a row")
 
     def _guide_is_due(self) -> bool:
-        """Whether the run has come so far, for the first time or since it was prolonged to more than twice as long."""
-        due, kept = self.config.guide_at * self.plan.total, self.position.guide_images
-        return 0 < due <= self.position.images and (kept is None or 2 * kept < due)
+        """Whether the average of this step is nearer than the kept one, in ratio, to the part of the run it is due at.
+
+        It is kept again where a run was prolonged, or turned out longer than it was planned to be.
+        """
+        due, now, kept = self.config.guide_at * self.plan.total, self.position.images, self.position.guide_images
+        return 0 < due <= now and (kept is None or now * kept < due**2)
 
     def _revise(self, clock: Clock) -> bool:
         """Plan the rest by what the clock has measured, and write it down; whether there was something to plan by."""
