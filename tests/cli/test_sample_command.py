@@ -34,14 +34,14 @@ def rows(folder):
 
 
 def test_a_picture_a_sample_a_grid_and_a_line_about_each(draw, finished_run):
-    folder = draw("-n", 3)
+    folder = draw("-n", 3, "--precision", "fp32")
     assert sorted(path.name for path in folder.iterdir()) == [
         *("000000.png", "000001.png", "000002.png"), "grid.png", "samples.jsonl"
     ]  # fmt: skip
     model = api.load(finished_run)
     assert rows(folder)[1] == {
         "file": "000001.png", "seed": 1, "class": "Sneaker", "sampler": "dpmpp-2m", "steps": 2, "evaluations": 2,
-        "guidance": 1.0, "away_from": None, "weights": "ema", "model": model.digest,
+        "guidance": 1.0, "away_from": None, "weights": "ema", "precision": "fp32", "model": model.digest,
     }  # fmt: skip
     picture = Image.open(folder / "000001.png")
     assert (picture.size, picture.mode) == ((8, 8), "RGB")
@@ -85,9 +85,10 @@ def test_the_same_seed_makes_the_same_file_whichever_it_is_drawn_with(draw):
     assert [row["seed"] for row in rows(draw("-n", 2, "--seed", 40))] == [40, 41]
 
 
-def test_python_draws_what_the_command_draws(draw, finished_run):
-    folder = draw("-n", 3)
-    images = library.sample(library.load(finished_run), 3, steps=2)
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+def test_python_draws_what_the_command_draws(draw, finished_run, precision):
+    folder = draw("-n", 3, "--precision", precision)
+    images = library.sample(library.load(finished_run, precision=precision), 3, steps=2)
     assert images.dtype == torch.uint8
     for number, image in enumerate(images):
         np.testing.assert_array_equal(np.asarray(Image.open(folder / f"{number:06}.png")), image.permute(1, 2, 0))
@@ -111,6 +112,19 @@ def test_guidance_changes_images_and_costs_twice(draw):
     plain, guided = draw("-n", 2), draw("-n", 2, "--guidance", 3)
     assert (plain / "000000.png").read_bytes() != (guided / "000000.png").read_bytes()
     assert rows(guided)[0]["evaluations"] == 2 * rows(plain)[0]["evaluations"]
+
+
+def test_half_precision_is_the_same_images_but_for_rounding(draw, finished_run):
+    model = library.load(finished_run)
+    assert model.precision == "fp32"
+    assert library.load(finished_run, precision="bf16").denoiser.autocast == torch.bfloat16
+    full, half = draw("-n", 4, "--precision", "fp32"), draw("-n", 4, "--mixed_precision", "bf16")
+    assert (rows(full)[0]["precision"], rows(half)[0]["precision"]) == ("fp32", "bf16")
+    one, other = (
+        np.stack([np.asarray(Image.open(folder / f"{number:06}.png")).astype(int) for number in range(4)])
+        for folder in (full, half)
+    )
+    assert 0 < np.abs(one - other).mean() < 1
 
 
 def test_raw_weights_are_others(draw):

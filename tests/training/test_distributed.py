@@ -20,6 +20,7 @@ SETTINGS = {
     "flip": True,
     "dropout": 0.0,
     "augment": 0.3,
+    "precision": "fp32",  # sums of halves are the whole to its last digits
 }
 
 

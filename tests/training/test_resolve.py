@@ -152,7 +152,8 @@ def test_images_are_few_by_what_is_there_not_by_what_is_left_to_train_on(setup, 
 
 
 def test_the_choices_are_told_in_words(setup):
-    told = " ".join(describe(setup(flip=True, dropout=0.2, lr=0.5, augment=0.25).config, 1_500_000, CPU))
+    config = setup(flip=True, dropout=0.2, lr=0.5, augment=0.25, precision="fp32").config
+    told = " ".join(describe(config, 1_500_000, CPU))
     for part in (
         "minimal",
         "1.5 million",

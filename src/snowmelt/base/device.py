@@ -36,9 +36,9 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """The named precision; `auto` is bf16 on a GPU that has it, and fp32 elsewhere."""
+    """The named precision; `auto` is bf16 where the device multiplies in it, and fp32 elsewhere."""
     if name == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if multiplies_bf16(device) else "fp32"
     if name not in PRECISIONS:
         raise SnowmeltError(f"--precision {name!r} is not known.", f"Choices: auto, {', '.join(PRECISIONS)}")
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -46,6 +46,15 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name == "fp16" and device.type != "cuda":
         raise SnowmeltError(f"--precision fp16 is for NVIDIA GPUs, not {device.type}.", "Use fp32 or bf16.")
     return name
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for products in bfloat16, which are about twice as fast as in float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # older releases of torch do not tell
+        return False
+    return any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
 def synchronise(device: torch.device) -> None:

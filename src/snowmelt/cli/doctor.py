@@ -12,6 +12,8 @@ def doctor() -> None:
 
     import torch
 
+    from snowmelt.base.device import multiplies_bf16
+
     def installed(name: str) -> str:
         try:
             return version(name)
@@ -31,7 +33,8 @@ def doctor() -> None:
     else:
         print("cuda          none")
     print(f"mps           {'available: fp32' if torch.backends.mps.is_available() else 'none'}")
-    print(f"cpu           fp32, bf16 ({torch.backends.cpu.get_cpu_capability()})")
+    in_hardware = "" if multiplies_bf16(torch.device("cpu")) else " slower, having no instructions for it"
+    print(f"cpu           fp32, bf16{in_hardware} ({torch.backends.cpu.get_cpu_capability()})")
     for extra, package in (("log", "tensorboard"),):
         print(f"[{extra}]         {package} {installed(package)}")
     free = shutil.disk_usage(".").free / 2**30

@@ -63,7 +63,7 @@ def plan(
     batch
         Images a step. Default: the preset's.
     precision
-        auto, fp32, bf16 or fp16.
+        auto (bf16 where the device multiplies in it), fp32, bf16 or fp16.
     device
         auto, cpu, cuda, cuda:1 or mps.
     steps

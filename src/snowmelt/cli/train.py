@@ -147,7 +147,7 @@ def train(
     density
         How often each noise level is visited: uniform or lognormal.
     precision
-        auto, fp32, bf16 or fp16.
+        auto (bf16 where the device multiplies in it), fp32, bf16 or fp16.
     recompute
         Compute activations again for the backward pass instead of keeping them: less memory, a third more arithmetic.
     seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from snowmelt.base.device import PRECISIONS
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.base.files import quoted, read_json, write_json
 from snowmelt.image.codec import ValueRange
@@ -137,6 +138,17 @@ class Model:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.denoiser.network.parameters()).device
+
+    @property
+    def precision(self) -> str:
+        """The networks' inner arithmetic."""
+        return next(name for name, dtype in PRECISIONS.items() if dtype == self.denoiser.autocast)
+
+    def with_precision(self, precision: str) -> Model:
+        """The same model, its networks computing in fp32, bf16 or fp16 inside."""
+        low = PRECISIONS[precision]
+        guide = None if self.guide is None else self.guide.with_precision(low)
+        return replace(self, denoiser=self.denoiser.with_precision(low), guide=guide)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ class SamplePlan:
             "guidance": self.guidance,
             "away_from": self.away,
             "weights": self.model.weights,
+            "precision": self.model.precision,
         }
 
     def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:

@@ -113,6 +113,21 @@ def test_half_precision_input_is_normalised_in_float32(layout, fast_norm):
     assert layer(x, added=torch.full((2, 8), 1e-3)).dtype == torch.bfloat16
 
 
+def test_half_precision_keeps_no_copy_and_has_the_gradient_of_float32(fast_norm):
+    layer, x = channels_last_norm()
+    half = (x + 20).to(torch.bfloat16).contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = layer(half)
+    assert found.grad_fn.saved_tensors[0].dtype == torch.bfloat16
+    weight = torch.randn_like(x).to(torch.bfloat16)
+    gradients = torch.autograd.grad(found, [half, layer.weight, layer.bias], weight)
+    full = half.detach().float().contiguous(memory_format=torch.channels_last).requires_grad_()
+    expected = torch.autograd.grad(layer(full), [full, layer.weight, layer.bias], weight.float())
+    assert gradients[0].dtype == torch.bfloat16
+    torch.testing.assert_close(gradients[0], expected[0].to(torch.bfloat16), rtol=0, atol=0)
+    for one, other in zip(gradients[1:], expected[1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("channels", "max_groups", "min_channels", "expected"),
     [

@@ -5,10 +5,12 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from snowmelt.model.condition import Condition
 from snowmelt.model.networks import UNetConfig, build, prepare
+from snowmelt.model.networks.attention import FEW_PIXELS, attend
 from snowmelt.model.networks.blocks import Downsample, ResidualBlock, Upsample
 from snowmelt.model.networks.unet import UNet
 
@@ -365,3 +367,21 @@ def test_single_head_shortcut_is_attention():
         torch.autograd.grad(found, leaves, weight), torch.autograd.grad(expected, leaves, weight), strict=True
     ):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", [49, FEW_PIXELS, FEW_PIXELS + 1])
+def test_attention_in_half_precision_is_attention(pixels, monkeypatch):
+    fused = []
+    function = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *given: fused.append(1) or function(*given))
+    torch.manual_seed(0)
+    q, k, v, weight = torch.randn(4, 2, 1, pixels, 16).to(torch.bfloat16).requires_grad_().unbind(0)
+    found = attend(q, k, v)
+    assert found.dtype == torch.bfloat16
+    assert bool(fused) == (pixels > FEW_PIXELS)
+    expected = function(q.double(), k.double(), v.double())
+    assert (found - expected).norm() < 0.01 * expected.norm()
+    inputs = (q, k, v)
+    ours, theirs = torch.autograd.grad(found, inputs, weight), torch.autograd.grad(expected, inputs, weight.double())
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()

@@ -43,23 +43,25 @@ class Norm(nn.Module):
         if scale is not None and shift is not None:
             weight, bias = weight * (1 + scale), torch.addcmul(shift, bias, 1 + scale)
         settings = (self.groups, self.eps, self.silu)
-        y = x.float()
         if _fast(x):
-            y = ChannelsLastNorm.apply(y, added, weight, bias, *settings)  # type: ignore[no-untyped-call]
-        else:  # torch's forward-mode derivative of its group norm fails in channels-last memory
-            y = norm(y.contiguous() if forward_mode() else y, added, weight, bias, *settings)
-        return y.to(x.dtype)
+            fast: Tensor = ChannelsLastNorm.apply(x, added, weight, bias, *settings)  # type: ignore[no-untyped-call]
+            return fast
+        # torch's forward-mode derivative of its group norm fails in channels-last memory
+        return norm(x.contiguous() if forward_mode() else x, added, weight, bias, *settings)
 
 
 def norm(x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool) -> Tensor:
-    """The definition: x [B, C, H, W], added [B, C], weight and bias [1 or B, C]."""
+    """The definition: x [B, C, H, W], added [B, C], weight and bias [1 or B, C]; in float32 or above, given in
+    x's type.
+    """
+    dtype, x = x.dtype, _widened(x)
     if added is not None:
         x = x + added[:, :, None, None]
     if weight.shape[0] == 1:
         y = F.group_norm(x, groups, weight[0], bias[0], eps)
     else:
         y = torch.addcmul(bias[:, :, None, None], F.group_norm(x, groups, eps=eps), weight[:, :, None, None])
-    return F.silu(y) if silu else y
+    return (F.silu(y) if silu else y).to(dtype)
 
 
 def _fast(x: Tensor) -> bool:
@@ -78,7 +80,8 @@ class ChannelsLastNorm(torch.autograd.Function):
 
     Convolutions are fastest there in channels-last memory, in which the native GroupNorm's backward pass takes several
     times as long as in contiguous memory. Here every pass runs along the channels, and SiLU's input is computed again
-    in the backward pass instead of being kept, which halves the memory of the activations.
+    in the backward pass instead of being kept, which halves the memory of the activations; of bfloat16 images no copy
+    in float32 is kept either.
     """
 
     @staticmethod
@@ -143,12 +146,17 @@ def _group_mean(values: Tensor, groups: int) -> Tensor:
     return _grouped(values, groups).mean(2, keepdim=True)
 
 
+def _widened(x: Tensor) -> Tensor:
+    """x, at least in float32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def _rows(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, H W, C], a view of channels-last memory."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
+    """[B, C, H, W] -> [B, H W, C], a view of channels-last memory where x is float32."""
+    return _widened(x.permute(0, 2, 3, 1).flatten(1, 2))
 
 
 def _image(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_rows`."""
+    """The inverse of `_rows`, in the type of `like`."""
     batch, channels, height, width = like.shape
-    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return rows.to(like.dtype).view(batch, height, width, channels).permute(0, 3, 1, 2)
