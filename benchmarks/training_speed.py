@@ -8,14 +8,15 @@ anything is timed. denoising-diffusion-pytorch cannot be given that architecture
 multipliers, two blocks a level and full attention at the same level, but linear attention at all others, a 7x7
 convolution first and RMS norms. So parameters and FLOP an image stand beside its ratio. Snowmelt's network executes
 fewer operations than diffusers' for the same function (upsampling and the convolution after it are one, and so are the
-projections of attention): model FLOP/s count diffusers' for both. "snowmelt --recompute" is the same network, which
-computes its activations again for the backward pass instead of keeping them.
+projections of attention): model FLOP/s count diffusers' for both. With --recompute activations are computed again for
+the backward pass instead of being kept.
 
 Each network has a process of its own, as its users would run it, and they take turns, so whatever else the machine does
 strikes all alike: only the ratios within a round count. A training step is forward, squared error, backward and fused
-AdamW in float32, the same for all. A fourth process measures in every round what the machine can do: the network's own
-3x3 convolutions, channels last, forward and backward, and 1024 x 1024 matrix products. Peers run in the environment of
-time_to_quality/README.md (`--peer-python`, or $BENCH_PYTHON).
+AdamW, the same for all; in bf16 (where the processor multiplies in it) forward under torch.autocast, for the peers as
+well, none of which chooses it by itself on a CPU. One more process measures in every round what the machine can do: the
+network's own 3x3 convolutions, channels last, forward and backward, and 1024 x 1024 matrix products, in both types.
+Peers run in the environment of time_to_quality/README.md (`--peer-python`, or $BENCH_PYTHON).
 """
 
 from __future__ import annotations
@@ -37,17 +38,39 @@ from torch import Tensor, nn
 
 from benchmarks.time_to_quality.peers import stand_ins
 from benchmarks.time_to_quality.peers.common import die_with_parent, forward_flop, parameter_count
-from benchmarks.time_to_quality.row import matmul_rate
+from snowmelt.base.device import matmul_rate, multiplies_bf16
 
 ROOT = Path(__file__).parents[1]
-NAMES = OURS, AGAIN, DIFFUSERS, DDPM = ("snowmelt", "snowmelt --recompute", "diffusers", "denoising-diffusion-pytorch")
+OURS, DIFFUSERS, DDPM = ("snowmelt", "diffusers", "denoising-diffusion-pytorch")
 CEILING = "ceiling"
+LOW = "bf16"
 TASKS = ("train", "forward")
 CEILING_REPEATS = 5
 WARM_UP = 2  # rounds that are not counted
 BLOCKS, ATTENTION = 2, 1  # residual blocks a level; the level with attention
 AGREE = 1e-5
 Call = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class System:
+    """A library, and how it computes."""
+
+    library: str
+    low: bool = False
+    recompute: bool = False
+
+    def __str__(self) -> str:
+        return self.library + f" {LOW}" * self.low + " --recompute" * self.recompute
+
+
+SYSTEMS = [
+    System(library, low, recompute)
+    for low in ((False, True) if multiplies_bf16(torch.device("cpu")) else (False,))
+    for library in (OURS, DIFFUSERS, DDPM)
+    for recompute in ((False, True) if library == OURS else (False,))
+]
+NAMES = {str(system): system for system in SYSTEMS}
 
 
 @dataclass(frozen=True)
@@ -123,13 +146,13 @@ def ddpm_network(shape: Shape) -> nn.Module:
     )
 
 
-def network(name: str, shape: Shape) -> tuple[nn.Module, Call]:
+def network(system: System, shape: Shape) -> tuple[nn.Module, Call]:
     """The network of a library, and how it is called."""
-    if name == DIFFUSERS:
+    if system.library == DIFFUSERS:
         theirs = diffusers_network(shape)
         return theirs, lambda x, t: theirs(x, t).sample
-    net = ddpm_network(shape) if name == DDPM else snowmelt_network(shape)
-    if name == AGAIN:
+    net = ddpm_network(shape) if system.library == DDPM else snowmelt_network(shape)
+    if system.recompute:
         from snowmelt.model.networks import recompute_activations
 
         recompute_activations(net)
@@ -156,11 +179,11 @@ def disagreement(shape: Shape) -> float:
         return float((ours(x, t) - expected).norm() / expected.norm())
 
 
-def import_of(name: str) -> None:
+def import_of(library: str) -> None:
     """What a process of this library has in memory before it does anything."""
-    if name in (OURS, AGAIN):
+    if library == OURS:
         import snowmelt.model.networks  # noqa: F401
-    elif name == DIFFUSERS:
+    elif library == DIFFUSERS:
         from diffusers import UNet2DModel  # noqa: F401
     else:
         stand_ins.install()
@@ -178,24 +201,29 @@ def answer(message: object) -> None:
     print(json.dumps(message), flush=True)
 
 
-def work(name: str, shape: Shape) -> None:
+def work(system: System, shape: Shape) -> None:
     """Answer with the network's size first, then with the seconds of each task that a line of stdin names."""
-    import_of(name)
+    import_of(system.library)
     baseline = memory_mb("VmRSS")
-    net, call = network(name, shape)
+    net, plain = network(system, shape)
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=system.low):
+            return plain(x, t)
+
     x, t = inputs(shape)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
 
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)
-        (call(x, t) - x).square().mean().backward()
+        (call(x, t).float() - x).square().mean().backward()
         optimizer.step()
 
     @torch.no_grad()
     def forward() -> None:
         call(x, t)
 
-    flop = forward_flop(lambda x: call(x, torch.zeros(len(x))), shape.image[1:])
+    flop = forward_flop(lambda x: plain(x, torch.zeros(len(x))), shape.image[1:])
     answer({"parameters": parameter_count(net), "forward_flop": flop, "torch": torch.__version__})
     tasks = {"train": train, "forward": forward}
     for line in sys.stdin:
@@ -208,7 +236,7 @@ def work(name: str, shape: Shape) -> None:
 
 
 def measure_ceiling(shape: Shape) -> None:
-    """Answer each line with the GFLOP/s of the fastest of the network's convolutions and of a matrix product."""
+    """Answer the name of a type with the GFLOP/s in it of the network's fastest convolution and of a matrix product."""
     layers = []
     for level, multiplier in enumerate(shape.multipliers):
         channels, side = shape.channels * multiplier, shape.side // 2**level
@@ -218,23 +246,26 @@ def measure_ceiling(shape: Shape) -> None:
         flop = 3 * 2 * 9 * channels**2 * side**2 * shape.batch
         layers.append((conv, x, gradient, flop))
     answer({"torch": torch.__version__})
-    for _ in sys.stdin:
+    for line in sys.stdin:
         rates = []
+        dtype = getattr(torch, line.strip())
         for conv, x, gradient, flop in layers:
+            conv.to(dtype)
+            x, gradient = (each.detach().to(dtype).requires_grad_() for each in (x, gradient))
             seconds = []
             for _ in range(CEILING_REPEATS):
                 start = time.perf_counter()
                 torch.autograd.grad(conv(x), [x, *conv.parameters()], gradient)
                 seconds.append(time.perf_counter() - start)
             rates.append(flop / statistics.median(seconds) / 1e9)
-        answer({"convolution": max(rates), "matmul": matmul_rate()})
+        answer({"convolution": max(rates), "matmul": matmul_rate(torch.device("cpu"), dtype) / 1e9})
 
 
 class Worker:
     """A process of one library, or of the ceiling, that is asked by lines."""
 
     def __init__(self, name: str, shape: str, options: argparse.Namespace) -> None:
-        python = options.peer_python if name in (DIFFUSERS, DDPM) else sys.executable
+        python = options.peer_python if name in NAMES and NAMES[name].library != OURS else sys.executable
         threads = str(options.threads)
         # No resolve(): the path of a virtual environment's interpreter is what makes it that environment's.
         self.process = subprocess.Popen(
@@ -285,23 +316,34 @@ def compare(name: str, options: argparse.Namespace) -> dict:
     workers = {each: Worker(each, name, options) for each in NAMES}
     ceiling = Worker(CEILING, name, options)
     seconds: dict[str, dict[str, list[float]]] = {task: {each: [] for each in NAMES} for task in TASKS}
-    peaks: dict[str, list[float]] = {"convolution": [], "matmul": []}
+    peaks = {low: {"convolution": [], "matmul": []} for low in dict.fromkeys(system.low for system in SYSTEMS)}
+    names = list(NAMES)
     for number in range(-WARM_UP, options.rounds):
-        first = number % len(NAMES)
+        first = number % len(names)
         for task in TASKS:
-            for each in NAMES[first:] + NAMES[:first]:
+            for each in names[first:] + names[:first]:
                 took = workers[each].ask(task)
                 if number >= 0:
                     seconds[task][each].append(took)
-        found = ceiling.ask("now")
-        for what, rates in peaks.items():
+        for low, rates in peaks.items():
+            found = ceiling.ask("bfloat16" if low else "float32")
             if number >= 0:
-                rates.append(found[what])
+                for what, values in rates.items():
+                    values.append(found[what])
 
-    result = {"relative_error": error, "batch": shape.batch, "peak_gflops": {k: spread(v) for k, v in peaks.items()}}
+    result = {
+        "relative_error": error,
+        "batch": shape.batch,
+        "peak_gflops": {
+            LOW if low else "fp32": {what: spread(values) for what, values in rates.items()}
+            for low, rates in peaks.items()
+        },
+    }
+    best = str(System(OURS, low=SYSTEMS[-1].low))  # what a user gets, who says nothing
     for each, worker in workers.items():
+        system = NAMES[each]
         # Snowmelt executes fewer operations for the function of diffusers' network; the model's are the latter's.
-        counted = workers[DIFFUSERS if each in (OURS, AGAIN) else each]
+        counted = workers[DIFFUSERS if system.library == OURS else each]
         flop = 3 * counted.size["forward_flop"] * shape.batch / 1e9
         rates = [flop / took for took in seconds["train"][each]]
         result[each] = worker.size | {
@@ -310,14 +352,15 @@ def compare(name: str, options: argparse.Namespace) -> dict:
             "gflops": spread(rates),
             "share_of_peak": {
                 what: spread([rate / peak for rate, peak in zip(rates, all_peaks, strict=True)])
-                for what, all_peaks in peaks.items()
+                for what, all_peaks in peaks[system.low].items()
             },
         }
-        if each != OURS:
-            result[each]["snowmelt_over_it"] = {
-                task: spread([a / b for a, b in zip(seconds[task][each], seconds[task][OURS], strict=True)])
-                for task in TASKS
-            }
+        for title, other in (("snowmelt_over_it", str(System(OURS, system.low))), ("default_over_it", best)):
+            if each != other:
+                result[each][title] = {
+                    task: spread([a / b for a, b in zip(seconds[task][each], seconds[task][other], strict=True)])
+                    for task in TASKS
+                }
     for worker in (*workers.values(), ceiling):
         worker.end()
     return result
@@ -329,24 +372,29 @@ def table(name: str, result: dict) -> str:
     def ranged(values: dict[str, float]) -> str:
         return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
 
-    peaks = {what: values["median"] for what, values in result["peak_gflops"].items()}
+    machine = "; ".join(
+        f"{dtype} {rates['convolution']['median']:.0f} GFLOP/s in convolutions forward and backward, "
+        f"{rates['matmul']['median']:.0f} in matrix products"
+        for dtype, rates in result["peak_gflops"].items()
+    )
     lines = [
-        f"{name}, batch {result['batch']}; the machine: {peaks['convolution']:.0f} GFLOP/s in convolutions forward and "
-        f"backward, {peaks['matmul']:.0f} in matrix products",
+        f"{name}, batch {result['batch']}; the machine: {machine}",
         "",
-        "| | parameters | MFLOP an image, forward, as executed | trained on/s | Snowmelt over it "
-        "| forward: Snowmelt over it | model GFLOP/s | of the convolutions' | of the products' "
+        "| | parameters | MFLOP an image, forward, as executed | trained on/s | Snowmelt in the same type over it "
+        "| forward: the same | Snowmelt's default over it | model GFLOP/s | of the convolutions' | of the products' "
         "| peak MB above the import |",
-        "|" + " --- |" * 10,
+        "|" + " --- |" * 11,
     ]
     for each in NAMES:
         row = result[each]
+        same, default = (row.get(title) for title in ("snowmelt_over_it", "default_over_it"))
         cells = (
             each,
             f"{row['parameters']:,}",
             f"{row['forward_flop'] / 1e6:.0f}",
             f"{row['images_per_s']['train']['median']:.1f}",
-            *("" if each == OURS else ranged(row["snowmelt_over_it"][task]) for task in TASKS),
+            *("" if same is None else ranged(same[task]) for task in TASKS),
+            "" if default is None else ranged(default["train"]),
             f"{row['gflops']['median']:.0f}",
             *(f"{row['share_of_peak'][what]['median']:.0%}" for what in ("convolution", "matmul")),
             f"{row['memory_mb']:.0f}",
@@ -369,7 +417,7 @@ def main() -> None:
         measure_ceiling(SHAPES[options.shape])
         return
     if options.work:
-        work(options.work, SHAPES[options.shape])
+        work(NAMES[options.work], SHAPES[options.shape])
         return
     torch.set_num_threads(options.threads)
     result = {
