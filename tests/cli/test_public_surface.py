@@ -63,6 +63,21 @@ OPTIONS = {
     "edit interpolate": ["MODEL", "IMAGES", "--seeds", *EDIT],
     "edit upscale": ["--model", "--image", *EDIT],
     "edit colorize": ["--model", "--image", *EDIT],
+    "convert": [
+        *("--source", "--destination", "--from", "--to"),
+        *("--size", "--resolution", "--image_size"),
+        *("--predict", "--prediction_type"),
+        *(
+            "--schedule",
+            "--noise-levels",
+            "--clock",
+            "--heads",
+            "--head-channels",
+            "--qkv",
+            "--null-class",
+            "--weights",
+        ),
+    ],
     "data cache": ["--clear", "--limit", "--json"],
     "data check": [
         *("--data", "--size", "--channels", "--labels", "--fit", "--linear-light", "--preview", "--device", "--json"),

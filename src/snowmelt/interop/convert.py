@@ -1,0 +1,33 @@
+"""From one format's folder or file to another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import atomic_folder, free_name, quoted
+from snowmelt.interop.foreign import Foreign, Told
+from snowmelt.interop.formats import AUTO, is_foreign, read_foreign
+from snowmelt.model.bundle import save_model
+
+
+def import_model(source: Path, destination: Path, told: Told | None = None, name: str = AUTO) -> Foreign:
+    """Write another library's model as a model folder of ours, which must not exist; returns what was read."""
+    require_free(destination)
+    if source.is_dir() and name == AUTO and not is_foreign(source):
+        raise SnowmeltError(
+            f"{source} holds no other library's model.",
+            "Of a run or model of snowmelt, say what to make: --to diffusers",
+        )
+    foreign = read_foreign(source, told, name)
+    with atomic_folder(destination) as folder:
+        save_model(folder, foreign.config, foreign.weights, foreign.origin)
+    return foreign
+
+
+def require_free(destination: Path) -> None:
+    """Refuse a place where something is already."""
+    if destination.exists() or destination.is_symlink():
+        raise SnowmeltError(
+            f"{destination} already exists, and nothing is written over.", f"Choose: {quoted(free_name(destination))}"
+        )

@@ -1,0 +1,82 @@
+"""`snowmelt convert`, and commands that take another library's model as it is."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+diffusers = pytest.importorskip("diffusers")
+
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": (16, 32),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "norm_eps": 1e-6,
+}
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """A small model that diffusers wrote; for reading only."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("hub") / "theirs"
+    unet, scheduler = diffusers.UNet2DModel(**UNET), diffusers.DDIMScheduler()
+    diffusers.DDPMPipeline(unet, scheduler).save_pretrained(folder)
+    return folder
+
+
+def test_a_converted_model_draws_what_the_original_does(snowmelt, theirs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = snowmelt("convert", theirs, "ours")
+    assert answer.code == 0, answer
+    assert "Next: snowmelt sample ours -n 16" in answer.out
+    draw = ("-n", 3, "--steps", 4, "--format", "npy")
+    for model in (theirs, "ours"):
+        answer = snowmelt("sample", model, *draw, "--out", f"of-{str(model)[-4:]}")
+        assert answer.code == 0, answer
+    assert np.array_equal(np.load("of-eirs/samples.npy"), np.load("of-ours/samples.npy"))
+    said = json.loads((tmp_path / "ours" / "config.json").read_text())["training"]
+    assert said == {"source": str(theirs), "format": "diffusers"}
+
+
+def test_samples_are_not_written_into_what_others_wrote(snowmelt, theirs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(theirs.rglob("*"))
+    answer = snowmelt("sample", theirs, "-n", 1, "--steps", 2)
+    assert answer.code == 0, answer
+    assert (tmp_path / "samples" / "theirs" / "000000.png").is_file()
+    assert sorted(theirs.rglob("*")) == before
+
+
+def test_another_librarys_model_is_measured(snowmelt, theirs, shoes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    measured = ("--metrics", "kid", "--features", "fitted", "-n", 8, "--steps", 2, "--json")
+    answer = snowmelt("eval", theirs, "--real", shoes, *measured)
+    assert answer.code == 0, answer
+    assert "kid" in json.dumps(json.loads(answer.out))
+    answer = snowmelt("eval", theirs, *measured)
+    assert answer.code == 2
+    assert "--real DATA" in answer.err
+
+
+def test_what_cannot_be_converted_is_refused(snowmelt, theirs, finished_run, tmp_path):
+    for source, destination, *more, expected in (
+        (theirs, tmp_path, "already exists"),
+        (finished_run, tmp_path / "a", "say what to make: --to diffusers"),
+        (tmp_path / "nothing", tmp_path / "a", "does not exist"),
+        (theirs, tmp_path / "a", "--from", "difusers", "Did you mean 'diffusers'"),
+        (theirs, tmp_path / "a", "--noise-levels", 0, "--noise-levels 0 is out of range"),
+        (theirs, tmp_path / "a", "--weights", "raw", "--weights would do nothing"),
+        (theirs, tmp_path / "a", "--heads", 4, "--heads would do nothing"),
+    ):
+        answer = snowmelt("convert", source, destination, *more)
+        assert answer.code == 2
+        assert expected in answer.err
+        assert not (tmp_path / "a").exists()
