@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from snowmelt.base.registry import Entry
+from snowmelt.model.networks import UNetConfig
+from snowmelt.model.networks.presets import PRESETS
+
 diffusers = pytest.importorskip("diffusers")
 
 UNET = {
@@ -80,3 +84,28 @@ def test_what_cannot_be_converted_is_refused(snowmelt, theirs, finished_run, tmp
         assert answer.code == 2
         assert expected in answer.err
         assert not (tmp_path / "a").exists()
+
+
+def test_a_run_becomes_a_pipeline_with_a_card(snowmelt, minimal, shoes, tmp_path, monkeypatch):
+    def network(channels_in, channels_out, num_classes):
+        return UNetConfig(channels=8, multipliers=(1, 2), blocks=1, max_groups=4, min_group_channels=1)
+
+    monkeypatch.setitem(PRESETS._entries, minimal, Entry(minimal, network, "one that diffusers can express"))
+    run = tmp_path / "run"
+    setting = ("--predict", "eps", "--preset", minimal, "--steps", 2, "--label-dropout", 0, "--augment", 0)
+    assert snowmelt("train", shoes, "--out", run, "--labels", "none", *setting).code == 0
+    assert snowmelt("eval", run, "--metrics", "kid", "--features", "fitted", "-n", 8, "--steps", 2).code == 0
+    answer = snowmelt("convert", run, tmp_path / "theirs", "--to", "diffusers")
+    assert answer.code == 0, answer
+    card = (tmp_path / "theirs" / "README.md").read_text()
+    assert "![Samples](grid.png)" in card
+    assert "| Kernel distance" in card
+    assert (tmp_path / "theirs" / "grid.png").read_bytes().startswith(b"\x89PNG")
+    answer = snowmelt("convert", tmp_path / "theirs", tmp_path / "back")
+    assert answer.code == 0, answer
+
+
+def test_a_run_that_theirs_cannot_express_is_refused(snowmelt, finished_run, tmp_path):
+    answer = snowmelt("convert", finished_run, tmp_path / "theirs", "--to", "diffusers")
+    assert answer.code == 2
+    assert "it predicts 'edm'" in answer.err

@@ -27,6 +27,7 @@ def convert(
     qkv: Literal["legacy", "new"] | None = None,
     null_class: Annotated[bool, Parameter(negative="")] = False,
     weights: Literal["ema", "raw"] = "ema",
+    class_: Annotated[str | None, Parameter(name="--class")] = None,
 ) -> None:
     """Read a model of another library as one of ours, or write ours for diffusers. No file's code is ever run.
 
@@ -60,10 +61,13 @@ def convert(
         Its last class is no class, but stands for one that is withheld.
     weights
         With --to diffusers, ema: the average; raw: the last step's.
+    class_
+        With --to diffusers, write a pipeline of one class, or of `none`: DDPMPipeline cannot be told a class.
     """
     from snowmelt.base.files import quoted
-    from snowmelt.interop.convert import import_model
+    from snowmelt.interop.convert import export_diffusers, import_model
     from snowmelt.interop.foreign import Told
+    from snowmelt.report.card import card_of
 
     told = {
         "size": parse_size(size),
@@ -76,8 +80,16 @@ def convert(
         "qkv": qkv,
         "null_class": null_class,
     }
-    if weights != "ema":
-        raise SnowmeltError("--weights would do nothing: all that there are are read.", "Leave it out.")
+    if to == "diffusers":
+        notes = export_diffusers(source, destination, weights, Told.of(told), class_, card_of(source))
+        for note in notes:
+            print(f"Note: {note}.")
+        code = f"from diffusers import DDPMPipeline; DDPMPipeline.from_pretrained({str(destination)!r})"
+        print(f"Next: python -c {quoted(code + '().images[0].show()')}")
+        return
+    for name, given in (("--weights", weights != "ema"), ("--class", class_ is not None)):
+        if given:
+            raise SnowmeltError(f"{name} would do nothing without --to diffusers: all is read.", "Leave it out.")
     found = import_model(source, destination, Told.of(told), from_)
     config = found.config
     images = config.images

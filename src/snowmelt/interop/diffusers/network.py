@@ -180,7 +180,7 @@ def _size(settings: Settings) -> tuple[int, int] | None:
 def write_network(config: NetworkConfig, size: tuple[int, int]) -> dict[str, Any]:
     """The `UNet2DModel` config, every key of it; what it cannot express is refused with the reason."""
     if not isinstance(config, UNetConfig):
-        raise _inexpressible("its network is a transformer, and UNet2DModel is a U-Net")
+        raise inexpressible("its network is a transformer, and UNet2DModel is a U-Net")
     groups = {group_count(n, config.max_groups, config.min_group_channels) for n in normalised_channels(config)}
     head = _head_channels(config)
     for wrong, reason in (
@@ -196,7 +196,7 @@ def write_network(config: NetworkConfig, size: tuple[int, int]) -> dict[str, Any
         (head == 0, f"{config.heads} attention heads are of different widths"),
     ):
         if wrong:
-            raise _inexpressible(reason)
+            raise inexpressible(reason)
     last = len(config.multipliers) - 1
     resblock = config.resample == "resblock"
     plain = {"down": "ResnetDownsampleBlock2D", "up": "ResnetUpsampleBlock2D"} if resblock else {}
@@ -260,5 +260,6 @@ def _head_channels(config: UNetConfig) -> int | None:
     return None if not widths else widths.pop() // config.heads if len(widths) == 1 else 0
 
 
-def _inexpressible(reason: str) -> SnowmeltError:
+def inexpressible(reason: str) -> SnowmeltError:
+    """The error for a model that diffusers has no words for."""
     return SnowmeltError(f"--to diffusers: this model cannot be said in diffusers' words: {reason}.")

@@ -12,6 +12,7 @@ from torch import Tensor
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import sha256
 from snowmelt.interop.diffusers import network as networks
+from snowmelt.interop.diffusers.files import CONFIG, INDEX, OURS, SCHEDULER, UNET, WEIGHTS
 from snowmelt.interop.diffusers.names import naming_of
 from snowmelt.interop.diffusers.network import ReadNetwork, read_network
 from snowmelt.interop.diffusers.scheduler import ReadScheduler, read_scheduler
@@ -33,17 +34,13 @@ from snowmelt.interop.unet_names import expected_tensors, unet_rules
 from snowmelt.model.bundle import ImageSpec, ModelConfig, SamplerDefaults, Weights
 from snowmelt.process.schedule import Schedule
 
-CONFIG, INDEX = "config.json", "model_index.json"
-# What our own export says beside what diffusers reads.
-OURS = "snowmelt.json"
-WEIGHTS = (
-    "diffusion_pytorch_model.safetensors",
+OTHER_WEIGHTS = (
     "diffusion_pytorch_model.bin",
     "diffusion_pytorch_model.fp16.safetensors",
     "diffusion_pytorch_model.fp16.bin",
 )
-SCHEDULERS = ("scheduler/scheduler_config.json", "scheduler_config.json", "../scheduler/scheduler_config.json")
-UNETS = ("unet", ".")
+SCHEDULERS = (SCHEDULER, "scheduler_config.json", f"../{SCHEDULER}")
+UNETS = (UNET, ".")
 AVERAGED = "unet_ema"
 
 
@@ -188,10 +185,10 @@ def _unet(path: Path) -> Path | None:
 
 def _weights(folder: Path) -> Path:
     """The file of weights in a network's folder; safetensors are preferred."""
-    for name in WEIGHTS:
+    for name in (WEIGHTS, *OTHER_WEIGHTS):
         if (folder / name).is_file():
             return folder / name
-    raise SnowmeltError(f"{folder} holds no weights.", f"Expected {WEIGHTS[0]} or {WEIGHTS[1]}.")
+    raise SnowmeltError(f"{folder} holds no weights.", f"Expected {WEIGHTS} or {OTHER_WEIGHTS[0]}.")
 
 
 def _parsed(text: str, path: Path, name: str) -> Any:

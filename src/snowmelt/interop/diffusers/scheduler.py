@@ -9,6 +9,7 @@ import torch
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.interop.chain import recognised, unscaled
+from snowmelt.interop.diffusers.network import inexpressible
 from snowmelt.interop.settings import Settings
 from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.process.schedule import MAX_STEPS, Schedule
@@ -176,16 +177,16 @@ def write_scheduler(
     """A `DDPMScheduler`'s config, every key of it; what it cannot express is refused with the reason."""
     names = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     if prediction not in names:
-        raise _inexpressible(f"it predicts {prediction!r}, and DDPMScheduler knows {', '.join(names)}")
+        raise inexpressible(f"it predicts {prediction!r}, and DDPMScheduler knows {', '.join(names)}")
     if schedule.steps is None:
-        raise _inexpressible(f"its schedule {schedule.name!r} is continuous, and DDPMScheduler has a chain of steps")
+        raise inexpressible(f"its schedule {schedule.name!r} is continuous, and DDPMScheduler has a chain of steps")
     if clock != "index" and not (clock == "rescaled-index" and schedule.steps == 1000):
-        raise _inexpressible(f"its network is told {clock!r} of the noise, and a pipeline tells the step's index")
+        raise inexpressible(f"its network is told {clock!r} of the noise, and a pipeline tells the step's index")
     variance = sampler.options.get("variance", "large") if sampler.name == "ddpm" else "large"
     if learned:
         variance = "learned"
     elif variance == "analytic":
-        raise _inexpressible("its sampler's variance is analytic")
+        raise inexpressible("its sampler's variance is analytic")
     variances = {"small": "fixed_small", "large": "fixed_large", "learned": "learned_range"}
     return {
         "_class_name": "DDPMScheduler",
@@ -200,10 +201,23 @@ def write_scheduler(
         "dynamic_thresholding_ratio": 0.995,
         # A bound that is never met: ours has none.
         "sample_max_value": 1e6,
-        "timestep_spacing": sampler.grid if sampler.grid in ("leading", "linspace", "trailing") else "trailing",
+        "timestep_spacing": _spacing(sampler.grid, schedule, variance),
         "steps_offset": 0,
         "rescale_betas_zero_snr": schedule.zero_snr,
     }
+
+
+def _spacing(grid: str | None, schedule: Schedule, variance: str) -> str:
+    """Where its steps lie.
+
+    DDPMScheduler leaves the noise out of a step at index 0 only, where trailing steps never end: with any variance but
+    the small one, which is then zero, its images would keep that noise.
+    """
+    if grid in ("leading", "linspace"):
+        return grid
+    if variance == "small":
+        return "trailing"
+    return "linspace" if schedule.zero_snr else "leading"
 
 
 def _write_betas(schedule: Schedule) -> dict[str, Any]:
@@ -229,7 +243,3 @@ _BETAS = {
     "linear": {"beta_start": 1e-4, "beta_end": 0.02},
     "scaled-linear": {"beta_start": 0.00085, "beta_end": 0.012},
 }
-
-
-def _inexpressible(reason: str) -> SnowmeltError:
-    return SnowmeltError(f"--to diffusers: this model cannot be said in diffusers' words: {reason}.")
