@@ -67,16 +67,8 @@ OPTIONS = {
         *("--source", "--destination", "--from", "--to"),
         *("--size", "--resolution", "--image_size"),
         *("--predict", "--prediction_type"),
-        *(
-            "--schedule",
-            "--noise-levels",
-            "--clock",
-            "--heads",
-            "--head-channels",
-            "--qkv",
-            "--null-class",
-            "--weights",
-        ),
+        *("--schedule", "--noise-levels", "--clock", "--heads", "--head-channels", "--qkv", "--null-class"),
+        *("--weights", "--class"),
     ],
     "data cache": ["--clear", "--limit", "--json"],
     "data check": [

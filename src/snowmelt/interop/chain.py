@@ -14,8 +14,8 @@ from snowmelt.process.shapes import shapes
 
 # Named schedules a chain is compared with, in this order.
 KNOWN = ("linear", "cosine", "sigmoid", "scaled-linear")
-# Betas are stored as float32, or were computed in it.
-SAME = 1e-6
+# Betas are stored as float32, or were computed in it; near the end a beta is one minus a quotient of small numbers.
+RELATIVE, ABSOLUTE = 1e-3, 1e-6
 
 
 def recognised(betas: Tensor, where: str) -> Schedule:
@@ -25,7 +25,7 @@ def recognised(betas: Tensor, where: str) -> Schedule:
     betas = betas.double()
     for name in KNOWN:
         schedule = Schedule(name, len(betas))
-        if torch.allclose(schedule.betas, betas, rtol=SAME, atol=SAME):
+        if torch.allclose(schedule.betas, betas, rtol=RELATIVE, atol=ABSOLUTE):
             return schedule
     raise SnowmeltError(
         f"{where} brings {len(betas)} betas of its own, which are those of no named schedule.",

@@ -17,7 +17,7 @@ from snowmelt.image.codec import UINT8
 from snowmelt.interop.files import load_weights
 from snowmelt.model.bundle import ImageSpec, Model, ModelConfig, SamplerDefaults, Weights, network_with
 from snowmelt.model.denoiser import NetworkDenoiser
-from snowmelt.model.networks import NetworkConfig, TransformerConfig, UNetConfig
+from snowmelt.model.networks import AnyConfig, NetworkConfig
 from snowmelt.process.schedule import MAX_STEPS, Schedule
 
 
@@ -120,7 +120,7 @@ class Foreign:
         """The model, ready to sample. Raises SnowmeltError where there are no such weights."""
         if weights not in self.weights:
             raise SnowmeltError(f"{where} holds no {weights} weights.", f"It holds: {', '.join(self.weights)}.")
-        assert isinstance(self.config.network, UNetConfig | TransformerConfig)
+        assert isinstance(self.config.network, AnyConfig)
         network = network_with(self.config.network, self.weights[weights], where, device)
         denoiser = NetworkDenoiser.from_config(network, self.config.denoiser)
         return Model(

@@ -11,6 +11,7 @@ import torch
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import quoted
 from snowmelt.base.registry import Registry
+from snowmelt.interop import ddpm_port, guided_diffusion, lucidrains
 from snowmelt.interop.diffusers import read as diffusers
 from snowmelt.interop.files import PICKLES, SAFETENSORS
 from snowmelt.interop.foreign import Foreign, Source, Told
@@ -32,6 +33,15 @@ class Format:
 formats: Registry[Format] = Registry("format")
 formats.register("diffusers", "UNet2DModel in a pipeline's folder, alone, or as a file with its config")(
     Format(diffusers.recognise, diffusers.read)
+)
+formats.register("guided-diffusion", "a .pt of OpenAI's guided-diffusion or improved-diffusion")(
+    Format(guided_diffusion.recognise, guided_diffusion.read)
+)
+formats.register("ddpm-port", "a checkpoint of Ho et al.'s models in pesser's pytorch_diffusion")(
+    Format(ddpm_port.recognise, ddpm_port.read)
+)
+formats.register("lucidrains", "a model-*.pt of lucidrains' denoising-diffusion-pytorch, with its average")(
+    Format(lucidrains.recognise, lucidrains.read)
 )
 
 

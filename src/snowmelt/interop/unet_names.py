@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snowmelt.base.errors import SnowmeltError
 from snowmelt.interop.mapping import Form, Rule
 from snowmelt.model.networks import UNet, UNetConfig, build
+from snowmelt.model.networks.norm import group_count
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Naming:
     whole      our modules that lie outside the blocks, and theirs
     block      the parts of a residual block, theirs by ours; `shift` is its projection of the embedding
     attention  the parts of an attention, theirs by ours: norm, out, and qkv or q, k and v
-    resample   the one layer of a resampling convolution
+    resample   the one layer of a resampling convolution, in the encoder and in the decoder
     places     (config, place, kind) -> the name of the module there; kind is block, attention or resample
     matrices   the layout of attention's matrices there
     qkv        the layout of a joint qkv there, by the number of heads
@@ -45,7 +47,7 @@ class Naming:
     whole: Mapping[str, str]
     block: Mapping[str, str]
     attention: Mapping[str, str]
-    resample: str
+    resample: Mapping[str, str]
     places: Callable[[UNetConfig, Place, str], str]
     label: str
     matrices: Form | None = None
@@ -97,7 +99,7 @@ def _rules_of(config: UNetConfig, naming: Naming, name: str) -> Iterator[Rule]:
     if part.startswith("attention."):
         yield from _attention_rules(config, naming, name, place, part.removeprefix("attention."), kind)
     elif place.index is None and part == "conv":
-        yield Rule(name, f"{naming.places(config, place, 'resample')}.{naming.resample}.{kind}")
+        yield Rule(name, f"{naming.places(config, place, 'resample')}.{naming.resample[place.side]}.{kind}")
     else:
         where = naming.places(config, place, "resample" if place.index is None else "block")
         yield Rule(name, f"{where}.{naming.block[part.removesuffix('.conv')]}.{kind}")
@@ -139,3 +141,24 @@ def _split(module: str) -> tuple[Place, str]:
     match = re.fullmatch(r"(encoder|decoder)\.(\d+)\.(?:blocks\.(\d+)|resample)\.(.+)", module)
     assert match is not None, module
     return Place(match[1], int(match[2]), None if match[3] is None else int(match[3])), match[4]
+
+
+def normalised_channels(config: UNetConfig) -> set[int]:
+    """The numbers of channels that some GroupNorm of the network sees."""
+    widths, counts = config.widths, set(config.widths) | {config.channels}
+    skips = [config.channels]
+    for level, width in enumerate(widths):
+        skips += [width] * (config.blocks + (level < len(widths) - 1))
+    below = widths[-1]
+    for width in reversed(widths):
+        for _ in range(config.blocks + 1):
+            counts.add(below + skips.pop())
+            below = width
+    return counts
+
+
+def require_groups(config: UNetConfig, groups: int, where: str) -> None:
+    """Raise unless every GroupNorm of the network can have this many groups, as it has elsewhere."""
+    for channels in sorted(normalised_channels(config)):
+        if group_count(channels, groups, 1) != groups:
+            raise SnowmeltError(f"{where} is {groups}, where a divisor of {channels} channels is expected.")

@@ -18,7 +18,7 @@ from snowmelt.image.codec import ValueRange
 from snowmelt.model.condition_spec import NOTHING_ELSE, ConditionSpec
 from snowmelt.model.denoiser import NetworkDenoiser
 from snowmelt.model.networks import build, config_from_dict, config_to_dict, prepare
-from snowmelt.model.networks.config import NetworkConfig, TransformerConfig, UNetConfig
+from snowmelt.model.networks.config import AnyConfig, NetworkConfig
 from snowmelt.model.tensors import load_into, load_tensors, save_tensors
 
 FORMAT_VERSION = 1
@@ -217,14 +217,12 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         ) from error
 
 
-def _load_network(config: UNetConfig | TransformerConfig, file: Path, digest: str, device: torch.device) -> nn.Module:
+def _load_network(config: AnyConfig, file: Path, digest: str, device: torch.device) -> nn.Module:
     """The network with the weights of a file, for inference."""
     return network_with(config, load_tensors(file, digest), str(file), device)
 
 
-def network_with(
-    config: UNetConfig | TransformerConfig, tensors: Mapping[str, Tensor], where: str, device: torch.device
-) -> nn.Module:
+def network_with(config: AnyConfig, tensors: Mapping[str, Tensor], where: str, device: torch.device) -> nn.Module:
     """The network with these weights, for inference. Raises SnowmeltError where they do not fit it."""
     # On the meta device first: a config that asks for more than there is allocates nothing.
     with torch.device("meta"):

@@ -240,7 +240,7 @@ def proposed(
 def describe(config: TrainConfig, parameters: int, device: torch.device) -> list[str]:
     """The config's choices as sentences for a person, with the flags that change them."""
     process = config.process
-    kind = "U-Net" if config.network["kind"] == "unet" else "transformer"
+    kind = "transformer" if config.network["kind"] == "transformer" else "U-Net"
     steps = f"{process.noise_levels} noise levels" if process.noise_levels else "continuous"
     lines = [
         f"Preset {config.preset}: a {kind} of {parameters / 1e6:.1f} million weights predicts {process.prediction} "

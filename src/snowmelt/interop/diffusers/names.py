@@ -38,7 +38,7 @@ NAMING = Naming(
         "shift": "time_emb_proj",
     },
     attention={"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"},
-    resample="conv",
+    resample={"encoder": "conv", "decoder": "conv"},
     places=_where,
     label="class_embedding.weight",
 )

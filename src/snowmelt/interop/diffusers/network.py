@@ -7,6 +7,7 @@ from typing import Any
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.interop.settings import Settings
+from snowmelt.interop.unet_names import normalised_channels, require_groups
 from snowmelt.model.networks import NetworkConfig, UNetConfig
 from snowmelt.model.networks.config import MAX_LEVELS
 from snowmelt.model.networks.norm import group_count
@@ -108,9 +109,7 @@ def read_network(settings: Settings) -> ReadNetwork:
         resample=resampling,  # type: ignore[arg-type]
         init="ddpm" if time == "ddpm" else "adm",
     )
-    for channels in normalised_channels(network):
-        if group_count(channels, groups, 1) != groups:
-            raise settings.wrong("norm_num_groups", f"a divisor of {channels} channels")
+    require_groups(network, groups, f"{settings.where}: norm_num_groups")
     return ReadNetwork(network, _size(settings), swapped=flip != SINUSOIDS[time][0])
 
 
@@ -235,20 +234,6 @@ def write_network(config: NetworkConfig, size: tuple[int, int]) -> dict[str, Any
         # The last row is the one for a class that is withheld.
         "num_class_embeds": config.num_classes + 1 if config.num_classes else None,
     }
-
-
-def normalised_channels(config: UNetConfig) -> set[int]:
-    """The numbers of channels that some GroupNorm of the network sees."""
-    widths, counts = config.widths, set(config.widths) | {config.channels}
-    skips = [config.channels]
-    for level, width in enumerate(widths):
-        skips += [width] * (config.blocks + (level < len(widths) - 1))
-    below = widths[-1]
-    for width in reversed(widths):
-        for _ in range(config.blocks + 1):
-            counts.add(below + skips.pop())
-            below = width
-    return counts
 
 
 def _head_channels(config: UNetConfig) -> int | None:
