@@ -24,7 +24,7 @@ OPTIONS = {
         *("--size", "--resolution", "--image_size"),
         *("--channels", "--labels", "--fit", "--linear-light", "--cond-values", "--cond-image"),
         *("--flip", "--random_flip", "--no-flip", "--no-random_flip"),
-        *("--augment", "--holdout", "--allow-unreadable", "--preset", "--minutes", "--images"),
+        *("--augment", "--holdout", "--allow-unreadable", "--preset", "--init", "--minutes", "--images"),
         *("--steps", "--max_train_steps"),
         *("--batch", "--train_batch_size"),
         "--micro-batch",
