@@ -16,13 +16,14 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import torch
-from recorded_models import INPUT_SIZE, TIMES, drawn, given
+from recorded_models import INPUT_SIZE, SAMPLES, TIMES, drawn, given
 from torch import nn
 
 torch.set_num_threads(1)
+LUCID_STEPS = 20
 
 
 def recorded(network: nn.Module, labels: bool = False, prefix: str = "", channels: int = 3) -> dict:
@@ -32,7 +33,12 @@ def recorded(network: nn.Module, labels: bool = False, prefix: str = "", channel
     network.eval().requires_grad_(False)
     x, times, label = given(channels)
     out = network(x, times, label) if labels else network(x, times)
-    return {"shapes": shapes, "output": [float(f"{value:.7g}") for value in out.flatten().tolist()]}
+    return {"shapes": shapes, "output": rounded(out)}
+
+
+def rounded(tensor: torch.Tensor) -> list[float]:
+    """Its numbers, as precise as they are."""
+    return [float(f"{value:.7g}") for value in tensor.flatten().tolist()]
 
 
 def guided(folder: Path) -> dict:
@@ -75,9 +81,35 @@ def guided(folder: Path) -> dict:
             "num_heads": 2,
         },
     }
-    return {
-        name: recorded(UNetModel(**{**common, **case}), labels="num_classes" in case) for name, case in cases.items()
-    }
+    found = {}
+    for name, case in cases.items():
+        network = UNetModel(**{**common, **case})
+        found[name] = recorded(network, labels="num_classes" in case)
+        if name.startswith("adm"):
+            found[name]["sampled"] = guided_samples(network, case)
+    return found
+
+
+def guided_samples(network: nn.Module, case: dict) -> list[float]:
+    """Twenty steps of DDIM on their linear schedule, clipped."""
+    from guided_diffusion import gaussian_diffusion as theirs
+    from guided_diffusion.respace import SpacedDiffusion, space_timesteps
+
+    learned = case["out_channels"] == 6
+    diffusion = SpacedDiffusion(
+        use_timesteps=space_timesteps(1000, "ddim20"),
+        betas=theirs.get_named_beta_schedule("linear", 1000),
+        model_mean_type=theirs.ModelMeanType.EPSILON,
+        model_var_type=theirs.ModelVarType.LEARNED_RANGE if learned else theirs.ModelVarType.FIXED_LARGE,
+        loss_type=theirs.LossType.MSE,
+    )
+    start, _, labels = given()
+    told = {"y": labels[:SAMPLES]} if "num_classes" in case else {}
+    shape = (SAMPLES, 3, INPUT_SIZE, INPUT_SIZE)
+    samples = diffusion.ddim_sample_loop(
+        network, shape, noise=start[:SAMPLES], model_kwargs=told, device="cpu", clip_denoised=True
+    )
+    return rounded(samples)
 
 
 def ported(folder: Path) -> dict:
@@ -112,7 +144,7 @@ def lucid() -> dict:
             "lucidrains-full",
             {"dim": 16, "init_dim": 24, "dim_mults": (1, 2), "channels": 1, "full_attn": (True, False)}
             | {"attn_heads": (2, 4), "attn_dim_head": (8, 16)},
-            {"objective": "pred_noise", "beta_schedule": "cosine", "min_snr_loss_weight": True, "timesteps": 50},
+            {"objective": "pred_noise", "beta_schedule": "cosine", "min_snr_loss_weight": True, "timesteps": 40},
         ),
         ("lucidrains-x0", {"dim": 8, "dim_mults": (1,)}, {"objective": "pred_x0", "beta_schedule": "linear"}),
     ):
@@ -122,6 +154,10 @@ def lucid() -> dict:
         wanted = ("betas", "alphas_cumprod", "loss_weight")
         kept = {key: [float(f"{value:.9g}") for value in buffers[key]] for key in wanted}
         found[name] = {**recorded(network, prefix="model.", channels=network.channels), "buffers": kept}
+        steps = GaussianDiffusion(network, image_size=INPUT_SIZE, **diffusion, sampling_timesteps=LUCID_STEPS)
+        start = given(network.channels)[0][:SAMPLES]
+        with patch("torch.randn", return_value=start):
+            found[name]["sampled"] = rounded(2 * steps.ddim_sample(start.shape) - 1)
     return found
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 INPUT_SIZE = 8
+SAMPLES = 2
 TIMES = [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
 
 
