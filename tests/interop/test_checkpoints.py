@@ -270,3 +270,20 @@ def test_a_file_of_no_format_is_answered_with_the_formats(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "odd.pt")
     with pytest.raises(SnowmeltError, match="Known formats: diffusers, guided-diffusion, ddpm-port, lucidrains"):
         snowmelt.load(tmp_path / "odd.pt")
+
+
+def test_a_trainers_file_is_converted_drawn_from_and_trained_on(snowmelt, shoes, minimal, tmp_path):
+    file = trainer_file(tmp_path / "model-7.pt", "lucidrains")
+    answer = snowmelt("train", shoes, "--init", file, "--out", tmp_path / "run")
+    assert answer.code == 2
+    assert f"snowmelt convert {file} DEST --size 64" in answer.err
+    assert snowmelt("convert", file, tmp_path / "ours", "--size", 8).code == 0
+    drawn_from = snowmelt("sample", tmp_path / "ours", "-n", 2, "--steps", 3, "--weights", "raw")
+    assert drawn_from.code == 0, drawn_from
+    answer = snowmelt("train", shoes, "--init", tmp_path / "ours", "--out", tmp_path / "run", "--steps", 2)
+    assert answer.code == 2
+    assert "cannot be told a class" in answer.err
+    flags = ("--labels", "none", "--steps", 2, "--preset", minimal, "--recompute")
+    answer = snowmelt("train", shoes, "--init", tmp_path / "ours", "--out", tmp_path / "run", *flags)
+    assert answer.code == 0, answer
+    assert snowmelt("sample", tmp_path / "run", "-n", 1, "--steps", 2).code == 0
