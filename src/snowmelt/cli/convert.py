@@ -34,7 +34,7 @@ def convert(
     Parameters
     ----------
     source
-        A file or folder of another library; with --to diffusers a run or model of ours.
+        A file or folder of another library, or hf:USER/REPO; with --to diffusers a run or model of ours.
     destination
         The folder to write, which must not exist.
     from_

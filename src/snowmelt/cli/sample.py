@@ -131,7 +131,7 @@ def sample(
 
     folder = out if out is not None else model / "samples"
     if out is None and is_foreign(model):  # what others wrote stays as it is
-        folder = Path("samples") / model.resolve().stem
+        folder = Path("samples") / (model.stem if model.is_file() else model.absolute().name)
     if compare is not None:
         if sampler is not None or steps is not None:
             raise SnowmeltError("--compare names samplers and steps, so --sampler and --steps cannot be given with it.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from snowmelt.interop import ddpm_port, guided_diffusion, lucidrains
 from snowmelt.interop.diffusers import read as diffusers
 from snowmelt.interop.files import PICKLES, SAFETENSORS
 from snowmelt.interop.foreign import Foreign, Source, Told
+from snowmelt.interop.hub import fetched, is_named
 from snowmelt.model.bundle import CONFIG, Model, Weights, load_model
 
 AUTO = "auto"
@@ -46,7 +47,9 @@ formats.register("lucidrains", "a model-*.pt of lucidrains' denoising-diffusion-
 
 
 def is_foreign(path: Path) -> bool:
-    """Whether the path holds weights that are not in a model folder of ours."""
+    """Whether the path holds weights that are not in a model folder of ours, or is a name in the hub."""
+    if is_named(path):
+        return True
     if path.is_file():
         return path.suffix.lower() in (*PICKLES, SAFETENSORS)
     return path.is_dir() and not (path / "model" / CONFIG).is_file() and diffusers.recognise(Source(path))
@@ -59,7 +62,13 @@ def read_foreign(path: Path, told: Told | None = None, name: str = AUTO) -> Fore
     name  its format; auto finds it
     Raises SnowmeltError where it is none, is damaged, or does not say enough.
     """
-    source, told = Source(path), told or Told()
+    named, path = path, fetched(path)
+    found = _read(path, told or Told(), name)
+    return replace(found, origin={**found.origin, "source": str(named)})
+
+
+def _read(path: Path, told: Told, name: str) -> Foreign:
+    source = Source(path)
     if not path.exists():
         raise SnowmeltError(f"{path} does not exist.", "Expected a checkpoint's file or folder.")
     if name != AUTO:
@@ -77,6 +86,7 @@ def read_foreign(path: Path, told: Told | None = None, name: str = AUTO) -> Fore
 
 def open_model(path: Path, weights: Weights, device: torch.device, told: Told | None = None) -> Model:
     """The model at `path`, whoever made it: a run or model folder of ours, or anything in `formats`."""
-    if is_foreign(path):
-        return read_foreign(path, told).model(str(path), weights, device)
-    return load_model(path, weights, device)
+    place = fetched(path)
+    if is_foreign(place):
+        return read_foreign(place, told).model(str(path), weights, device)
+    return load_model(place, weights, device)

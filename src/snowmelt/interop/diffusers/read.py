@@ -12,7 +12,7 @@ from torch import Tensor
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import sha256
 from snowmelt.interop.diffusers import network as networks
-from snowmelt.interop.diffusers.files import CONFIG, INDEX, OURS, SCHEDULER, UNET, WEIGHTS
+from snowmelt.interop.diffusers.files import CONFIG, INDEX, OTHER_WEIGHTS, OURS, SCHEDULER, UNET, UNET_AVERAGE, WEIGHTS
 from snowmelt.interop.diffusers.names import naming_of
 from snowmelt.interop.diffusers.network import ReadNetwork, read_network
 from snowmelt.interop.diffusers.scheduler import ReadScheduler, read_scheduler
@@ -34,14 +34,8 @@ from snowmelt.interop.unet_names import expected_tensors, unet_rules
 from snowmelt.model.bundle import ImageSpec, ModelConfig, SamplerDefaults, Weights
 from snowmelt.process.schedule import Schedule
 
-OTHER_WEIGHTS = (
-    "diffusion_pytorch_model.bin",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "diffusion_pytorch_model.fp16.bin",
-)
 SCHEDULERS = (SCHEDULER, "scheduler_config.json", f"../{SCHEDULER}")
 UNETS = (UNET, ".")
-AVERAGED = "unet_ema"
 
 
 def recognise(source: Source) -> bool:
@@ -64,7 +58,7 @@ def read(source: Source, told: Told) -> Foreign:
     if unet is None:
         raise SnowmeltError(f"{path} holds no UNet2DModel.", f"Expected unet/{CONFIG}, or {CONFIG} beside {INDEX}.")
     files: dict[Weights, Path] = {"ema": _weights(unet)}
-    averaged = path / AVERAGED
+    averaged = path / UNET_AVERAGE
     if unet.resolve() != averaged.resolve() and (averaged / CONFIG).is_file():
         files = {"ema": _weights(averaged), "raw": files["ema"]}
     settings = Settings.of(unet / CONFIG, networks.DEFAULTS)
