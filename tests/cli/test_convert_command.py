@@ -79,6 +79,9 @@ def test_what_cannot_be_converted_is_refused(snowmelt, theirs, finished_run, tmp
         (theirs, tmp_path / "a", "--noise-levels", 0, "--noise-levels 0 is out of range"),
         (theirs, tmp_path / "a", "--weights", "raw", "--weights would do nothing"),
         (theirs, tmp_path / "a", "--heads", 4, "--heads would do nothing"),
+        (theirs, tmp_path / "a", "--to", "diffusers", "--from", "diffusers", "--from would do nothing"),
+        (finished_run, tmp_path / "a", "--to", "diffusers", "--size", 8, "--size would do nothing"),
+        (theirs, tmp_path / "a", "--class", "1", "--class would do nothing"),
     ):
         answer = snowmelt("convert", source, destination, *more)
         assert answer.code == 2

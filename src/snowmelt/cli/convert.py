@@ -80,6 +80,8 @@ def convert(
         "qkv": qkv,
         "null_class": null_class,
     }
+    if to == "diffusers" and from_ != "auto":
+        raise SnowmeltError("--from would do nothing with --to diffusers: SOURCE is known by itself.", "Leave it out.")
     if to == "diffusers":
         notes = export_diffusers(source, destination, weights, Told.of(told), class_, card_of(source))
         for note in notes:

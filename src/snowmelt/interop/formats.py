@@ -89,4 +89,6 @@ def open_model(path: Path, weights: Weights, device: torch.device, told: Told | 
     place = fetched(path)
     if is_foreign(place):
         return read_foreign(place, told).model(str(path), weights, device)
+    if told is not None:
+        told.refuse(path, *vars(told))
     return load_model(place, weights, device)
