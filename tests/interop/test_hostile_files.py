@@ -235,6 +235,7 @@ def survive(victims, count, seed):
     return refused
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_mutated_files_are_refused_or_read_and_nothing_else(victims):
     for _, _, load in victims:
         load()  # what is mutated can be read
@@ -242,5 +243,6 @@ def test_mutated_files_are_refused_or_read_and_nothing_else(victims):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_ten_thousand_mutated_files_are_refused_or_read_and_nothing_else(victims):
     assert survive(victims, 10_000, seed=1) > 5_000
