@@ -1,13 +1,19 @@
 """What the pages say is what the code does."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from snowmelt.data.decode import EXTENSIONS
 from snowmelt.data.mirror import FEWEST, TOLD_APART
 from snowmelt.data.sources import SOURCES
+from snowmelt.interop.foreign import Told
+from snowmelt.interop.formats import formats
+from snowmelt.training.initial import LR
 from snowmelt.training.resolve import AUGMENT_OF_FEW, DROPOUT_OF_FEW, FEW_IMAGES, LABEL_DROPOUT
 
-DATA = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+DATA = (DOCS / "data.md").read_text(encoding="utf-8")
+CONVERSION = (DOCS / "conversion.md").read_text(encoding="utf-8")
 
 
 def test_the_page_on_images_names_every_source_and_default():
@@ -21,3 +27,11 @@ def test_the_page_on_images_names_every_source_and_default():
         f"above {TOLD_APART:.0%} (by a standard error), or with fewer than {FEWEST} different images",
     ):
         assert row in DATA.replace("\n", " "), row
+
+
+def test_the_page_on_conversion_names_every_format_and_all_that_can_be_said():
+    for name in formats.names():
+        assert f"| `{name}` |" in CONVERSION
+    for said in fields(Told):
+        assert f"--{said.name.replace('_', '-')}" in CONVERSION
+    assert f"{LR:.0e}".replace("e-0", "e-") in CONVERSION

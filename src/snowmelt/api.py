@@ -17,8 +17,10 @@ from snowmelt.evaluation.evaluate import FEWEST, NLL_IMAGES, OF_SAMPLES, Evaluat
 from snowmelt.evaluation.evaluate import evaluate as measure
 from snowmelt.evaluation.likelihood.subject import MAX_SEED
 from snowmelt.image.codec import to_network, to_source
+from snowmelt.interop.foreign import Told
+from snowmelt.interop.formats import open_model
 from snowmelt.model.asked import ask
-from snowmelt.model.bundle import Model, Weights, load_model
+from snowmelt.model.bundle import Model, Weights
 from snowmelt.model.condition import Condition
 from snowmelt.model.guidance import Clip
 from snowmelt.sampling.analytic import DenoisingError, measure_denoising_error
@@ -32,16 +34,26 @@ SAMPLE_BATCH = 64
 COUNT = 1000  # samples that an evaluation draws
 
 
-def load(path: str | Path, *, weights: Weights = "ema", device: str = "auto", precision: str = "fp32") -> Model:
-    """The model of a run folder or model folder, on a device.
+def load(
+    path: str | Path,
+    *,
+    weights: Weights = "ema",
+    device: str = "auto",
+    precision: str = "fp32",
+    told: Mapping[str, Any] | None = None,
+) -> Model:
+    """The model of a run folder or model folder, or of another library (docs/conversion.md), on a device.
 
     weights    ema: the averaged weights; raw: those of the last step
     precision  fp32; bf16, or fp16 on NVIDIA GPUs: faster, each pixel off by less than one level on average; auto:
                bf16 where the device multiplies in it
-    Raises SnowmeltError where the folder is no model, or is damaged.
+    told       what another library's file does not say about itself, as in {"size": (32, 32), "schedule": "cosine"};
+               see `snowmelt.interop.foreign.Told`
+    Raises SnowmeltError where there is no model, or it is damaged or does not say enough.
     """
     chosen = choose_device(device)
-    return load_model(Path(path), weights, chosen).with_precision(choose_precision(precision, chosen))
+    model = open_model(Path(path), weights, chosen, Told.of(told or {}))
+    return model.with_precision(choose_precision(precision, chosen))
 
 
 def sample(
@@ -168,7 +180,7 @@ def evaluate(
     if nll_images < FEWEST:
         raise SnowmeltError(f"--nll-images {nll_images} is out of range.", f"Expected at least {FEWEST}.")
     if model is not None:
-        loaded = load_model(Path(model), weights, chosen)
+        loaded = open_model(Path(model), weights, chosen)
         plan = plan_sampling(loaded, sampler=sampler, steps=steps, options=options, guidance=guidance)
         subject = judged_model(Path(model), plan, named_real, named_fake, reading)
     elif named_real is None or named_fake is None:

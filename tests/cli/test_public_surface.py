@@ -24,7 +24,7 @@ OPTIONS = {
         *("--size", "--resolution", "--image_size"),
         *("--channels", "--labels", "--fit", "--linear-light", "--cond-values", "--cond-image"),
         *("--flip", "--random_flip", "--no-flip", "--no-random_flip"),
-        *("--augment", "--holdout", "--allow-unreadable", "--preset", "--minutes", "--images"),
+        *("--augment", "--holdout", "--allow-unreadable", "--preset", "--init", "--minutes", "--images"),
         *("--steps", "--max_train_steps"),
         *("--batch", "--train_batch_size"),
         "--micro-batch",
@@ -63,6 +63,13 @@ OPTIONS = {
     "edit interpolate": ["MODEL", "IMAGES", "--seeds", *EDIT],
     "edit upscale": ["--model", "--image", *EDIT],
     "edit colorize": ["--model", "--image", *EDIT],
+    "convert": [
+        *("--source", "--destination", "--from", "--to"),
+        *("--size", "--resolution", "--image_size"),
+        *("--predict", "--prediction_type"),
+        *("--schedule", "--noise-levels", "--clock", "--heads", "--head-channels", "--qkv", "--null-class"),
+        *("--weights", "--class"),
+    ],
     "data cache": ["--clear", "--limit", "--json"],
     "data check": [
         *("--data", "--size", "--channels", "--labels", "--fit", "--linear-light", "--preview", "--device", "--json"),

@@ -222,8 +222,9 @@ def test_guidance_without_classes_is_refused(refusal, minimal, grey_file, tmp_pa
 
 def test_what_is_no_model_is_told(refusal, tmp_path):
     assert "does not exist" in refusal("sample", tmp_path / "none", "-n", 1)
-    (tmp_path / "model.pt").write_bytes(b"\x80\x04N.")
-    assert "looks like a pickle" in refusal("sample", tmp_path / "model.pt", "-n", 1)
+    for name, said in (("model.pt", "is no archive of weights"), ("model.pkl", "looks like a pickle")):
+        (tmp_path / name).write_bytes(b"\x80\x04N.")
+        assert said in refusal("sample", tmp_path / name, "-n", 1)
 
 
 # Comparing samplers, autoguidance, Brownian noise.

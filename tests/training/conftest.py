@@ -14,7 +14,6 @@ from torch import Tensor
 from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import load_data
 from snowmelt.model.bundle import ImageSpec
-from snowmelt.process.schedule import Schedule
 from snowmelt.training.batches import Batches
 from snowmelt.training.config import DataConfig, TrainConfig
 from snowmelt.training.distributed import World
@@ -33,8 +32,7 @@ class Setup:
     data: Data
 
     def batches(self, world: World | None = None) -> Batches:
-        process = self.config.process
-        schedule = Schedule(process.schedule, process.noise_levels, process.zero_snr)
+        schedule = self.config.process.noise_schedule()
         return Batches(self.config, self.data, schedule, CPU, world or World())
 
     def learner(self) -> Learner:

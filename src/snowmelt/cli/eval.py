@@ -38,6 +38,7 @@ def evaluate(
     ----------
     model
         A run such as runs/NAME, or a model folder: samples are drawn of it and judged by the images it was trained on.
+        Or a checkpoint of another library, judged by --real.
     real
         Real images, as for `snowmelt train`. Default: those of the run.
     fake

@@ -43,11 +43,12 @@ def sample(
     Parameters
     ----------
     model
-        A run such as runs/NAME, or a model folder.
+        A run such as runs/NAME, a model folder, or a checkpoint of another library (`snowmelt convert --help`).
     count
         How many images. Default: 64, or one for each of --cond-image.
     out
-        The folder to write into: 000000.png ..., grid.png, samples.jsonl. Default: samples/ in the run.
+        The folder to write into: 000000.png ..., grid.png, samples.jsonl. Default: samples/ in the run; of
+        another library's model, samples/NAME.
     sampler
         A sampler's name (`snowmelt sampler list`) or a table as JSON. Default: the model's own.
     steps
@@ -98,6 +99,7 @@ def sample(
     from snowmelt import api
     from snowmelt.base.words import counted
     from snowmelt.data.told import read_pairs
+    from snowmelt.interop.formats import is_foreign
     from snowmelt.model.asked import ask
     from snowmelt.model.guidance import Interval
     from snowmelt.report.compare import compare_samplers
@@ -136,6 +138,8 @@ def sample(
         )
 
     folder = out if out is not None else model / "samples"
+    if out is None and is_foreign(model):  # what others wrote stays as it is
+        folder = Path("samples") / (model.stem if model.is_file() else model.absolute().name)
     if compare is not None:
         if sampler is not None or steps is not None:
             raise SnowmeltError("--compare names samplers and steps, so --sampler and --steps cannot be given with it.")

@@ -34,6 +34,7 @@ def train(
     holdout: float = 0.05,
     allow_unreadable: Annotated[bool, Parameter(negative="")] = False,
     preset: str = "auto",
+    init: str | None = None,
     minutes: float | None = None,
     images: str | None = None,
     steps: Annotated[Whole | None, Parameter(alias="--max_train_steps")] = None,
@@ -103,6 +104,9 @@ def train(
         Go on although more than 5% of the files cannot be read.
     preset
         auto, or a whole recipe by name: tiny, fast, small, dit-s, ddpm-cifar10, iddpm-cifar10, edm-cifar10, ...
+    init
+        A model to go on from: a run, a model folder, or a checkpoint of another library. It settles network, schedule
+        and prediction; the rate is then 1e-4 by AdamW unless it is said.
     minutes
         Train for this long; the learning rate and the averages are planned to end exactly then.
     images
@@ -201,6 +205,7 @@ def train(
         "holdout": holdout,
         "allow_unreadable": allow_unreadable,
         "preset": preset,
+        "init": init,
         "batch": batch,
         "micro_batch": None if micro_batch == "auto" else _whole(micro_batch, "--micro-batch"),
         "lr": lr,

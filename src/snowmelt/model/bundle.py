@@ -19,7 +19,7 @@ from snowmelt.image.codec import ValueRange
 from snowmelt.model.condition_spec import NOTHING_ELSE, ConditionSpec
 from snowmelt.model.denoiser import NetworkDenoiser
 from snowmelt.model.networks import build, config_from_dict, config_to_dict, prepare
-from snowmelt.model.networks.config import NetworkConfig, TransformerConfig, UNetConfig
+from snowmelt.model.networks.config import AnyConfig, NetworkConfig
 from snowmelt.model.tensors import load_into, load_tensors, save_tensors
 
 FORMAT_VERSION = 1
@@ -229,15 +229,19 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         ) from error
 
 
-def _load_network(config: UNetConfig | TransformerConfig, file: Path, digest: str, device: torch.device) -> nn.Module:
+def _load_network(config: AnyConfig, file: Path, digest: str, device: torch.device) -> nn.Module:
     """The network with the weights of a file, for inference."""
-    tensors = load_tensors(file, digest)
-    # On the meta device first: a config that asks for more than the file holds allocates nothing.
+    return network_with(config, load_tensors(file, digest), str(file), device)
+
+
+def network_with(config: AnyConfig, tensors: Mapping[str, Tensor], where: str, device: torch.device) -> nn.Module:
+    """The network with these weights, for inference. Raises SnowmeltError where they do not fit it."""
+    # On the meta device first: a config that asks for more than there is allocates nothing.
     with torch.device("meta"):
         expected = build(config).state_dict()
-    _require_same_shapes(expected, tensors, file)
+    _require_same_shapes(expected, tensors, where)
     network: nn.Module = build(config)
-    load_into(network.state_dict(), tensors, str(file))
+    load_into(network.state_dict(), tensors, where)
     return prepare(network.eval().requires_grad_(False), device)
 
 
@@ -290,6 +294,6 @@ def _require_consistent(network: NetworkConfig, images: ImageSpec, file: Path) -
         )
 
 
-def _require_same_shapes(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor], file: Path) -> None:
+def _require_same_shapes(expected: Mapping[str, Tensor], loaded: Mapping[str, Tensor], where: str) -> None:
     shapes = {name: torch.empty(tensor.shape, device="meta") for name, tensor in expected.items()}
-    load_into(shapes, {name: tensor.to("meta") for name, tensor in loaded.items()}, str(file))
+    load_into(shapes, {name: tensor.to("meta") for name, tensor in loaded.items()}, where)

@@ -13,12 +13,15 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import disk_errors, sha256
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors in standard layout; returns the file's SHA-256. Call inside an atomic folder."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None) -> str:
+    """Write tensors in standard layout; returns the file's SHA-256. Call inside an atomic folder.
+
+    texts  the file's metadata
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with disk_errors(path):
         try:
-            save_file(plain, path)
+            save_file(plain, path, None if texts is None else dict(texts))
         except SafetensorError as error:
             # The library wraps the operating system's error in its own.
             if "os error 28" in str(error) or "No space left" in str(error):

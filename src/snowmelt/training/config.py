@@ -14,7 +14,7 @@ from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.training.budget import Budget
 from snowmelt.training.recipe import Process
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 # What each format added, with the values that runs were trained with before; settings of `data` and so on in a dict
 # of their own: {3: {"data": {"new": 0}}}.
 ADDED: dict[int, dict[str, Any]] = {
@@ -22,6 +22,7 @@ ADDED: dict[int, dict[str, Any]] = {
     3: {"data": {"linear_light": False, "cond_values": None, "cond_image": None}},
     4: {"command": None, "optimizer": "adamw"},
     5: {"guide_at": 0.0, "recompute": False},
+    6: {"init": None, "process": {"schedule_options": {}}},
 }
 
 
@@ -51,6 +52,7 @@ class DataConfig:
 class TrainConfig:
     """A resolved run; `config.yaml` of its folder.
 
+    init             the model that its weights were before; None: drawn anew
     command          what asks for the same again; None where that was not kept
     network          the network's config as plain values (model.networks)
     batch            images of one optimiser step, over all processes and micro-batches
@@ -72,6 +74,7 @@ class TrainConfig:
 
     name: str
     command: str | None
+    init: str | None
     preset: str
     data: DataConfig
     network: dict[str, Any]
@@ -139,7 +142,7 @@ def load_config(path: Path) -> TrainConfig:
 
 def _completed(stored: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
     """What is stored, and what was added since where it is not."""
-    inner = {key: _completed(stored[key], value) for key, value in added.items() if isinstance(value, dict)}
+    inner = {key: _completed(stored.get(key, {}), value) for key, value in added.items() if isinstance(value, dict)}
     return {**added, **stored, **inner}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,7 +18,6 @@ from snowmelt.model.bundle import ImageSpec
 from snowmelt.model.denoiser import NetworkDenoiser
 from snowmelt.model.networks import build, config_from_dict, prepare, recompute_activations
 from snowmelt.model.tensors import load_into
-from snowmelt.process.schedule import Schedule
 from snowmelt.training import randomness
 from snowmelt.training.batches import Batch
 from snowmelt.training.config import TrainConfig
@@ -36,14 +35,25 @@ class Learner:
     images  what the network makes
     device  where this process trains
     world   its place among the processes
+    initial the weights to begin with; None draws them
     """
 
-    def __init__(self, config: TrainConfig, images: ImageSpec, device: torch.device, world: World) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        images: ImageSpec,
+        device: torch.device,
+        world: World,
+        initial: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self.config, self.device, self.world = config, device, world
         process = config.process
-        schedule = Schedule(process.schedule, process.noise_levels, process.zero_snr)
+        schedule = process.noise_schedule()
         torch.manual_seed(randomness.derived_seed(config.seed, randomness.INITIAL, 0))
-        self.network = prepare(build(config_from_dict(config.network)), device)
+        network: nn.Module = build(config_from_dict(config.network))
+        if initial is not None:
+            load_into(network.state_dict(), initial, f"--init {config.init}")
+        self.network = prepare(network, device)
         # A second network of the same shape, into which averaged weights are put when they are to be used.
         self._shadow = copy.deepcopy(self.network).requires_grad_(False).eval()
         if config.recompute:

@@ -6,13 +6,14 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from snowmelt.base.device import PRECISIONS, matmul_rate
 from snowmelt.base.errors import SnowmeltError
@@ -48,16 +49,24 @@ class Trainer:
     run     its folder
     device  where this process trains
     world   its place among the processes
+    initial the weights to begin with; None draws them
     """
 
     def __init__(
-        self, config: TrainConfig, data: Data, run: Path, device: torch.device, world: World, reporter: Reporter
+        self,
+        config: TrainConfig,
+        data: Data,
+        run: Path,
+        device: torch.device,
+        world: World,
+        reporter: Reporter,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.config, self.data, self.run, self.world, self.reporter = config, data, run, world, reporter
         self.device = device
         channels, height, width = data.training.images.shape[1:]
         images = ImageSpec(channels, height, width, data.value_range, data.class_names, data.conditions)
-        self.learner = Learner(config, images, device, world)
+        self.learner = Learner(config, images, device, world, initial)
         self.batches = Batches(config, data, self.learner.denoiser.schedule, device, world)
         anatomy = LiveAnatomy(data, self.learner.denoiser, device)
         self.records = Records(run, config, images, self.learner, self.batches, anatomy, reporter)

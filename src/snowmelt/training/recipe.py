@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from snowmelt.base.registry import Registry
 from snowmelt.model.bundle import SamplerDefaults
+from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.plan import AWAY
 
 
@@ -13,7 +15,7 @@ from snowmelt.sampling.plan import AWAY
 class Process:
     """How noise is added, what is predicted, and what the loss is.
 
-    schedule, noise_levels, zero_snr   see process.schedule; noise_levels None is continuous
+    schedule, noise_levels, zero_snr, schedule_options   see process.schedule; noise_levels None is continuous
     weight, density, density_options   see training.weight and training.density
     """
 
@@ -27,6 +29,11 @@ class Process:
     zero_snr: bool = False
     learned_variance: bool = False
     clock: str | None = None
+    schedule_options: dict[str, Any] = field(default_factory=dict)
+
+    def noise_schedule(self) -> Schedule:
+        """The schedule itself."""
+        return Schedule(self.schedule, self.noise_levels, self.zero_snr, self.schedule_options)
 
 
 _EULER_LIKE = SamplerDefaults("dpmpp-2m", 20, "karras")

@@ -16,16 +16,16 @@ from snowmelt.data.items import Target
 from snowmelt.data.mirror import Handedness, measure_handedness
 from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.model.condition_spec import NOTHING_ELSE
-from snowmelt.model.networks import config_to_dict
+from snowmelt.model.networks import AnyConfig, config_to_dict
 from snowmelt.model.networks.presets import PRESETS
 from snowmelt.model.prediction import predictions
-from snowmelt.process.schedule import Schedule
 from snowmelt.process.shapes import shapes
 from snowmelt.training import augment
 from snowmelt.training.budget import Budget
 from snowmelt.training.config import DataConfig, TrainConfig
 from snowmelt.training.density import densities
 from snowmelt.training.ema import parse_profile
+from snowmelt.training.initial import LR, OPTIMIZER, Initial, refuse_settled
 from snowmelt.training.objective import distances
 from snowmelt.training.optimizer import OPTIMIZERS
 from snowmelt.training.recipe import PROCESSES, Process, Recipe, preset_for, recipes
@@ -48,6 +48,7 @@ class Wishes:
     """What the user said about training; None leaves a value to the preset. Names are the command line's."""
 
     preset: str = "auto"
+    init: str | None = None
     minutes: float | None = None
     images: int | None = None
     steps: int | None = None
@@ -81,15 +82,17 @@ class Wishes:
 
 def check_wishes(wishes: Wishes, device: torch.device, world: int) -> None:
     """Raise for what is wrong on any data: a slip of the keyboard should not cost the reading of a million images."""
+    if wishes.init is not None:
+        refuse_settled(wishes)
     preset = preset_for(1, device.type != "cpu") if wishes.preset == "auto" else wishes.preset
     _decide(wishes, recipes.get(preset), device, world)
 
 
 def _decide(
-    wishes: Wishes, recipe: Recipe, device: torch.device, world: int
+    wishes: Wishes, recipe: Recipe, device: torch.device, world: int, initial: Initial | None = None
 ) -> tuple[Process, int, tuple[str, ...], str, Budget]:
     """(process, batch, averages, precision, budget): what does not depend on the data."""
-    process = resolve_process(wishes, recipe)
+    process = resolve_process(wishes, recipe, initial)
     distances.entry(wishes.loss)
     batch = recipe.batch if wishes.batch is None else wishes.batch
     _check_numbers(wishes, batch, world)
@@ -107,8 +110,11 @@ def resolve(
     device: torch.device,
     world: int,
     command: str | None = None,
+    initial: Initial | None = None,
 ) -> tuple[TrainConfig, list[str]]:
     """The complete config of a run on this data and device, and as sentences what the images decided in it.
+
+    initial  the model to go on from, as it fits the data (training.initial)
 
     Contradictions are errors that name the flag.
     """
@@ -118,12 +124,16 @@ def resolve(
     if preset == "auto":
         preset = preset_for(max(height, width), device.type != "cpu", few)
     recipe = recipes.get(preset)
-    process, batch, emas, precision, budget = _decide(wishes, recipe, device, world)
+    process, batch, emas, precision, budget = _decide(wishes, recipe, device, world, initial)
     classes = 0 if data.class_names is None else len(data.class_names)
-    network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
     reasons = []
     dropout, augmented = recipe.dropout, recipe.augment
-    if few:
+    network: AnyConfig
+    if initial is not None:
+        network, augmented = initial.network, 0.0
+    else:
+        network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
+    if few and initial is None:
         dropout, augmented = DROPOUT_OF_FEW, AUGMENT_OF_FEW
         reasons.append(
             f"Against learning {counted(len(data.training.images), 'image')} by heart: dropout {dropout:g} (--dropout) "
@@ -131,12 +141,13 @@ def resolve(
         )
     dropout = dropout if wishes.dropout is None else wishes.dropout
     augmented = augmented if wishes.augment is None else wishes.augment
-    network = replace(
-        network,
-        augment_dim=augment.SIZE if augmented > 0 else 0,
-        value_dim=len(data.conditions.columns),
-        image_channels=data.conditions.pair_channels,
-    )
+    if initial is None:
+        network = replace(
+            network,
+            augment_dim=augment.SIZE if augmented > 0 else 0,
+            value_dim=len(data.conditions.columns),
+            image_channels=data.conditions.pair_channels,
+        )
     if dropout is not None:
         network = replace(network, dropout=dropout)
     flip = recipe.flip if wishes.flip is None else wishes.flip
@@ -144,13 +155,17 @@ def resolve(
         handedness = measure_handedness(data.training.images, data.training.labels)
         flip = handedness.mirroring
         reasons.append(str(handedness))
-    guide_at = recipe.guide_at if wishes.guide_at is None else wishes.guide_at
+    guide_at, lr, optimizer = recipe.guide_at, recipe.lr, recipe.optimizer
+    if initial is not None:
+        guide_at, lr, optimizer = 0.0, LR, OPTIMIZER
+    guide_at = guide_at if wishes.guide_at is None else wishes.guide_at
     if guide_at > 0:
         low, high = recipe.guided
         led = replace(process.sampler, guidance=recipe.guidance, guided_above=low, guided_to=high)
         process = replace(process, sampler=led)
     config = TrainConfig(
         command=command,
+        init=wishes.init,
         name=name,
         preset=preset,
         data=data_config,
@@ -159,8 +174,8 @@ def resolve(
         loss=wishes.loss,
         batch=batch,
         micro_batch=batch // world if wishes.micro_batch is None else min(wishes.micro_batch, batch // world),
-        lr=recipe.lr if wishes.lr is None else wishes.lr,
-        optimizer=recipe.optimizer if wishes.optimizer is None else wishes.optimizer,
+        lr=lr if wishes.lr is None else wishes.lr,
+        optimizer=optimizer if wishes.optimizer is None else wishes.optimizer,
         warmup=recipe.warmup if wishes.warmup is None else wishes.warmup,
         decay=recipe.decay if wishes.decay is None else wishes.decay,
         betas=recipe.betas,
@@ -240,10 +255,10 @@ def proposed(
 def describe(config: TrainConfig, parameters: int, device: torch.device) -> list[str]:
     """The config's choices as sentences for a person, with the flags that change them."""
     process = config.process
-    kind = "U-Net" if config.network["kind"] == "unet" else "transformer"
+    kind = "transformer" if config.network["kind"] == "transformer" else "U-Net"
     steps = f"{process.noise_levels} noise levels" if process.noise_levels else "continuous"
     lines = [
-        f"Preset {config.preset}: a {kind} of {parameters / 1e6:.1f} million weights predicts {process.prediction} "
+        f"{_origin(config)}: a {kind} of {parameters / 1e6:.1f} million weights predicts {process.prediction} "
         f"({process.schedule} schedule, {steps}; weight {process.weight}, loss {config.loss})",
         f"Batches of {config.batch}, learning rate {config.lr:g}, {config.precision} on {device}; for {config.budget}",
     ]
@@ -259,6 +274,10 @@ def describe(config: TrainConfig, parameters: int, device: torch.device) -> list
     return lines
 
 
+def _origin(config: TrainConfig) -> str:
+    return f"Preset {config.preset}" if config.init is None else f"From {config.init}"
+
+
 def resolve_budget(wishes: Wishes, device: torch.device) -> Budget:
     """The budget that was given, or the device's default number of minutes."""
     if wishes.minutes is None and wishes.images is None and wishes.steps is None:
@@ -266,11 +285,14 @@ def resolve_budget(wishes: Wishes, device: torch.device) -> Budget:
     return Budget(wishes.minutes, wishes.images, wishes.steps)
 
 
-def resolve_process(wishes: Wishes, recipe: Recipe) -> Process:
-    """The preset's process, unless another prediction or schedule was asked for: then what that one is trained with."""
+def resolve_process(wishes: Wishes, recipe: Recipe, initial: Initial | None = None) -> Process:
+    """The preset's process, unless another prediction or schedule was asked for: then what that one is trained with.
+
+    A model to go on from settles it.
+    """
     if wishes.predict is not None:
         predictions.entry(wishes.predict)
-    process = recipe.process
+    process = recipe.process if initial is None else initial.process
     if wishes.predict is not None and wishes.predict != process.prediction:
         process = PROCESSES[wishes.predict]
     if wishes.schedule is not None and wishes.schedule != process.schedule:
@@ -292,7 +314,7 @@ def resolve_process(wishes: Wishes, recipe: Recipe) -> Process:
         densities.entry(wishes.density)
         process = replace(process, density_options={})
     parse_weight(process.weight)
-    Schedule(process.schedule, process.noise_levels, process.zero_snr)
+    process.noise_schedule()
     return process
 
 

@@ -24,6 +24,7 @@ from snowmelt.model.networks import parameter_count
 from snowmelt.training.command import command_of
 from snowmelt.training.config import DataConfig, load_config, save_config
 from snowmelt.training.distributed import World, joined_world
+from snowmelt.training.initial import fitted, read_initial
 from snowmelt.training.loop import Trainer
 from snowmelt.training.progress import Reporter
 from snowmelt.training.recipe import recipes
@@ -65,6 +66,7 @@ def train(
               torch, or a Dataset of the library `datasets`
     out       the run's folder, which must not exist; runs/NAME by default
     dry_run   called with the trainer instead of training
+    init      (among the wishes) a model to go on from: a run, a model folder, or another library's
     wishes    about the data as in `DataWishes` (size, channels, labels, fit, holdout), about training as in
               `snowmelt.training.resolve.Wishes` (minutes, images, steps, preset, batch, lr, predict, ...)
     """
@@ -74,6 +76,7 @@ def train(
         chosen = choose_device(device, world.local_rank)
         wanted, asked = _sorted_wishes(wishes)
         check_wishes(asked, chosen, world.size)
+        initial = None if asked.init is None else read_initial(asked.init)
         run = Path("runs") / run_name(data) if out is None else Path(out)
         if dry_run is None:
             require_new(run)
@@ -96,10 +99,13 @@ def train(
             },
         )
         command = command_of(data, said, asked)
-        config, reasons = resolve(asked, run.name, loaded, data_config, chosen, world.size, command)
-        for line in reasons:
+        changes: list[str] = []
+        if initial is not None:
+            initial, changes = fitted(initial, loaded, asked.augment)
+        config, reasons = resolve(asked, run.name, loaded, data_config, chosen, world.size, command, initial)
+        for line in changes + reasons:
             reporter.note(line)
-        trainer = Trainer(config, loaded, run, chosen, world, reporter)
+        trainer = Trainer(config, loaded, run, chosen, world, reporter, None if initial is None else initial.tensors)
         if dry_run is not None:
             dry_run(trainer)
             return run

@@ -1,4 +1,4 @@
-"""Networks F(x, c_noise, cond): a U-Net and a transformer, built from plain configurations."""
+"""Networks F(x, c_noise, cond): U-Nets and a transformer, built from plain configurations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import overload
 from torch import nn
 
 from snowmelt.model.networks.config import (
+    AnyConfig,
+    LinearUNetConfig,
     NetworkConfig,
     TransformerConfig,
     UNetConfig,
@@ -14,6 +16,7 @@ from snowmelt.model.networks.config import (
     config_to_dict,
 )
 from snowmelt.model.networks.layout import prepare
+from snowmelt.model.networks.linear_unet import LinearUNet
 from snowmelt.model.networks.presets import PRESETS
 from snowmelt.model.networks.recompute import recompute_activations
 from snowmelt.model.networks.transformer import Transformer
@@ -21,6 +24,9 @@ from snowmelt.model.networks.unet import UNet
 
 __all__ = [
     "PRESETS",
+    "AnyConfig",
+    "LinearUNet",
+    "LinearUNetConfig",
     "NetworkConfig",
     "Transformer",
     "TransformerConfig",
@@ -39,9 +45,13 @@ __all__ = [
 def build(config: UNetConfig) -> UNet: ...
 @overload
 def build(config: TransformerConfig) -> Transformer: ...
-def build(config: UNetConfig | TransformerConfig) -> UNet | Transformer:
+@overload
+def build(config: LinearUNetConfig) -> LinearUNet: ...
+def build(config: AnyConfig) -> UNet | Transformer | LinearUNet:
     """The network that `config` describes, with freshly drawn weights from torch's global generator."""
-    return UNet(config) if isinstance(config, UNetConfig) else Transformer(config)
+    if isinstance(config, UNetConfig):
+        return UNet(config)
+    return LinearUNet(config) if isinstance(config, LinearUNetConfig) else Transformer(config)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -190,7 +190,50 @@ class TransformerConfig(NetworkConfig):
             raise SnowmeltError(f"mlp_ratio must be above 0 and at most 64, not {self.mlp_ratio}.")
 
 
-KINDS: dict[str, type[UNetConfig] | type[TransformerConfig]] = {"unet": UNetConfig, "transformer": TransformerConfig}
+@dataclass(frozen=True, kw_only=True)
+class LinearUNetConfig(NetworkConfig):
+    """The U-Net of lucidrains' denoising-diffusion-pytorch: RMS norms, and attention linear in the number of pixels.
+
+    time_channels  number of sinusoids; the embedding has four times as many
+    widths         channels at full resolution, at each level below it, and in the middle
+    heads          attention heads at each level; the middle has the last
+    head_channels  channels of each head, likewise
+    full           levels with ordinary attention; the middle has it always
+    memory         learned keys and values of each attention
+    """
+
+    time_channels: int = 64
+    widths: tuple[int, ...] = (64, 64, 128, 256, 512)
+    heads: tuple[int, ...] = (4, 4, 4, 4)
+    head_channels: tuple[int, ...] = (32, 32, 32, 32)
+    full: tuple[int, ...] = (3,)
+    memory: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("time_channels", "widths", "heads", "head_channels"):
+            self._within(name, 1, MAX_WIDTH)
+        self._within("memory", 0, MAX_WIDTH)
+        levels = len(self.widths) - 1
+        if not 1 <= levels <= MAX_LEVELS or (len(self.heads), len(self.head_channels)) != (levels, levels):
+            raise SnowmeltError(f"widths must be one more than heads and head_channels, of 1 to {MAX_LEVELS} levels.")
+        if any(not 0 <= level < levels for level in self.full):
+            raise SnowmeltError(f"full names levels from 0 to {levels - 1}, not {list(self.full)}.")
+        if self.num_classes or self.value_dim or self.image_channels or self.augment_dim:
+            raise SnowmeltError("A linear-unet is told the noise level only: no class, value, image or augmentation.")
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width are padded to a multiple of this."""
+        return 1 << (len(self.widths) - 2)
+
+
+AnyConfig = UNetConfig | TransformerConfig | LinearUNetConfig
+KINDS: dict[str, type[UNetConfig] | type[TransformerConfig] | type[LinearUNetConfig]] = {
+    "unet": UNetConfig,
+    "transformer": TransformerConfig,
+    "linear-unet": LinearUNetConfig,
+}
 
 
 def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
@@ -200,7 +243,7 @@ def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
     return {"kind": kind, **values}
 
 
-def config_from_dict(values: Mapping[str, Any]) -> UNetConfig | TransformerConfig:
+def config_from_dict(values: Mapping[str, Any]) -> AnyConfig:
     """The configuration that `values` describe; keys left out take their defaults.
 
     Raises SnowmeltError naming the key that is unknown, of the wrong type, or out of range.

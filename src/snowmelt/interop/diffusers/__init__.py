@@ -1,0 +1,1 @@
+"""Hugging Face diffusers: `UNet2DModel` and its schedulers, both ways."""

@@ -1,0 +1,248 @@
+"""Files that are damaged or hostile: a clear error each, nothing run, nothing crashed, no memory asked for."""
+
+import io
+import json
+import os
+import pickle
+import random
+import resource
+import struct
+import zipfile
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from foreign_models import SMALL
+from recorded_models import drawn, recorded
+from safetensors.torch import load_file, save_file
+
+import snowmelt
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.interop.files import load_weights
+
+TOLD = {"size": (8, 8), "schedule": "linear", "noise_levels": 1000, "head_channels": 16, "qkv": "new"}
+MOST_KILOBYTES = 300_000  # that the process may grow by over all mutations
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, loot):
+        self.loot = loot
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.loot),)
+
+
+@pytest.fixture
+def loot(tmp_path):
+    return tmp_path / "loot"
+
+
+def traps(loot):
+    """Hostile files as bytes, by name: plain pickles, and torch's archives with a pickle of our making."""
+    trap = Trap(loot)
+    stored, legacy, both = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    torch.save(trap, stored)
+    torch.save({"conv_in.weight": trap}, legacy, _use_new_zipfile_serialization=False)
+    torch.save({**drawn(recorded()["adm-new"]["shapes"]), "z": trap}, both)
+    return {
+        "plain pickle": pickle.dumps(trap),
+        "a dictionary": pickle.dumps({"time_embed.0.weight": trap}),
+        "torch's archive": stored.getvalue(),
+        "torch's old form": legacy.getvalue(),
+        "among good weights": both.getvalue(),
+    }
+
+
+TRAPS = ["plain pickle", "a dictionary", "torch's archive", "torch's old form", "among good weights"]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".pkl"])
+@pytest.mark.parametrize("name", TRAPS)
+def test_a_pickle_that_would_make_a_folder_is_refused_and_makes_none(name, suffix, loot, tmp_path):
+    file = tmp_path / f"model{suffix}"
+    file.write_bytes(traps(loot)[name])
+    with pytest.raises(SnowmeltError):
+        snowmelt.load(file, told=TOLD)
+    assert not loot.exists()
+
+
+@pytest.mark.parametrize("name", TRAPS[:4])
+def test_the_traps_would_have_worked(name, loot, tmp_path):
+    content = traps(loot)[name]
+    if name.startswith("torch"):
+        torch.load(io.BytesIO(content), weights_only=False)
+    else:
+        pickle.loads(content)
+    assert loot.is_dir()
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_a_hostile_pickle_in_a_pipelines_place_is_refused(name, loot, tmp_path):
+    folder = tmp_path / "theirs"
+    DDPMPipeline(UNet2DModel(**SMALL), DDPMScheduler()).save_pretrained(folder)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(traps(loot)[name])
+    with pytest.raises(SnowmeltError, match="was not opened"):
+        snowmelt.load(folder)
+    assert not loot.exists()
+
+
+def test_the_command_line_refuses_it_with_code_2(snowmelt, loot, tmp_path):
+    (tmp_path / "model.pt").write_bytes(traps(loot)["torch's archive"])
+    for command in (("convert", tmp_path / "model.pt", tmp_path / "out"), ("sample", tmp_path / "model.pt")):
+        answer = snowmelt(*command)
+        assert answer.code == 2
+        assert "which can run any code" in answer.err
+    assert not loot.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    file = tmp_path / "bomb.pt"
+    torch.save(torch.zeros(1), file)
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data/9", bytes(50_000_000))
+    with pytest.raises(SnowmeltError, match="claims 50,"):
+        load_weights(file)
+
+
+def test_views_that_are_larger_than_their_memory_are_refused(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "view.pt")
+    with pytest.raises(SnowmeltError, match="that is not there"):
+        load_weights(tmp_path / "view.pt")
+    one = torch.zeros(1000)
+    torch.save({f"a{n}": one for n in range(100)}, tmp_path / "many.pt")
+    with pytest.raises(SnowmeltError, match="names 400,000 bytes"):
+        load_weights(tmp_path / "many.pt")
+
+
+def test_a_safetensors_header_that_claims_the_world_is_refused(tmp_path):
+    for length in (2**63, 2**40, 10**9):
+        (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", length) + b"{}" * 100)
+        with pytest.raises(SnowmeltError, match="not a whole safetensors file"):
+            snowmelt.load(tmp_path / "model.safetensors")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [10**9, 10**9], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+    with pytest.raises(SnowmeltError, match="not a whole safetensors file"):
+        snowmelt.load(tmp_path / "model.safetensors")
+
+
+# Mutations. What is left readable may be read: a model whose weights differ in a bit is a model.
+
+WORDS = [b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}", b'"x"', b"9" * 20, b"true", b"[[[[[[[[", b"\x00\xff"]
+VALUES = [None, True, -1, 0, 1, 2**31, 10**30, 0.5, 1e308, float("nan"), "x", "", [], [1], [-1, 10**9], {}, {"a": []}]
+
+
+def mutated_bytes(content, chance):
+    """A few changes: bytes altered, cut, doubled, or replaced by words that JSON takes."""
+    changed = bytearray(content)
+    for _ in range(chance.randint(1, 4)):
+        # Most of the file is numbers; what can go wrong lies at its beginning.
+        place = chance.randrange(min(len(changed), chance.choice([8, 400, 4000, len(changed)])) or 1)
+        kind = chance.randrange(5)
+        if kind == 0:
+            changed[place] = chance.randrange(256)
+        elif kind == 1:
+            changed = changed[:place]
+        elif kind == 2:
+            changed[place : place + chance.randrange(1, 60)] = b""
+        elif kind == 3:
+            changed[place:place] = changed[place : place + chance.randrange(1, 200)]
+        else:
+            changed[place : place + chance.randrange(1, 12)] = chance.choice(WORDS)
+        if not changed:
+            break
+    return bytes(changed)
+
+
+def mutated_json(content, chance):
+    """A config in which some value is another, missing, or deeper."""
+    values = json.loads(content)
+    for _ in range(chance.randint(1, 3)):
+        name = chance.choice(list(values) or ["x"])
+        if chance.random() < 0.2:
+            values.pop(name, None)
+        else:
+            values[name] = chance.choice(VALUES)
+    return json.dumps(values).encode()
+
+
+def mutated_archive(content, chance):
+    """torch's archive with a few changes in its pickle, and checksums that are right."""
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(changed, "w") as after:
+        for member in before.infolist():
+            inner = before.read(member)
+            after.writestr(member, mutated_bytes(inner, chance) if member.filename.endswith("data.pkl") else inner)
+    return changed.getvalue()
+
+
+@pytest.fixture
+def victims(tmp_path):
+    """(a file, how it is changed, a function that reads the model it belongs to): one of each kind."""
+    folder = tmp_path / "theirs"
+    DDPMPipeline(UNet2DModel(**SMALL), DDPMScheduler()).save_pretrained(folder)
+    unet, scheduler = folder / "unet" / "config.json", folder / "scheduler" / "scheduler_config.json"
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    single = tmp_path / "single.safetensors"
+    texts = {"config": unet.read_text(), "scheduler_config": scheduler.read_text()}
+    save_file(load_file(weights), single, texts)
+    adm, adm_pt = tmp_path / "adm.safetensors", tmp_path / "adm.pt"
+    tensors = drawn(recorded()["adm-legacy"]["shapes"])
+    save_file(tensors, adm)
+    torch.save(tensors, adm_pt)
+    lucid = tmp_path / "model-1.pt"
+    buffers = {key: torch.tensor(values) for key, values in recorded()["lucidrains-full"]["buffers"].items()}
+    torch.save({**drawn(recorded()["lucidrains-full"]["shapes"]), **buffers}, lucid)
+    return [
+        (unet, mutated_json, lambda: snowmelt.load(folder)),
+        (unet, mutated_bytes, lambda: snowmelt.load(folder)),
+        (scheduler, mutated_json, lambda: snowmelt.load(folder)),
+        (scheduler, mutated_bytes, lambda: snowmelt.load(folder)),
+        (weights, mutated_bytes, lambda: snowmelt.load(folder)),
+        (single, mutated_bytes, lambda: snowmelt.load(single)),
+        (adm, mutated_bytes, lambda: snowmelt.load(adm, told={**TOLD, "qkv": "legacy"})),
+        (adm_pt, mutated_bytes, lambda: snowmelt.load(adm_pt, told={**TOLD, "qkv": "legacy"})),
+        (adm_pt, mutated_archive, lambda: snowmelt.load(adm_pt, told={**TOLD, "qkv": "legacy"})),
+        (lucid, mutated_bytes, lambda: snowmelt.load(lucid, told={"size": (8, 8)})),
+        (lucid, mutated_archive, lambda: snowmelt.load(lucid, told={"size": (8, 8)})),
+    ]
+
+
+def survive(victims, count, seed):
+    """Read `count` mutated files; returns how many were refused."""
+    chance = random.Random(seed)
+    originals = [file.read_bytes() for file, _, _ in victims]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = 0
+    for number in range(count):
+        place = number % len(victims)
+        (file, mutated, load), original = victims[place], originals[place]
+        content = mutated(original, chance)
+        file.write_bytes(content)
+        try:
+            load()
+        except SnowmeltError:
+            refused += 1
+        except Exception as error:
+            raise AssertionError(f"mutation {number} of {file.name}: {type(error).__name__} {error}") from error
+        finally:
+            file.write_bytes(original)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < MOST_KILOBYTES, f"{grown} kB"
+    return refused
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_mutated_files_are_refused_or_read_and_nothing_else(victims):
+    for _, _, load in victims:
+        load()  # what is mutated can be read
+    assert survive(victims, 264, seed=0) > 132
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_ten_thousand_mutated_files_are_refused_or_read_and_nothing_else(victims):
+    assert survive(victims, 10_000, seed=1) > 5_000

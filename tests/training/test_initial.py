@@ -1,0 +1,145 @@
+"""Training that goes on from a model, ours or another library's."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import snowmelt
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.pipeline import load_data
+from snowmelt.model.condition import Condition
+from snowmelt.training.checkpoint import load_checkpoint
+from snowmelt.training.config import load_config
+from snowmelt.training.initial import LR, fitted, read_initial
+from snowmelt.training.metrics import read_metrics
+
+diffusers = pytest.importorskip("diffusers")
+
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": (16, 32),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+}
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """A small model of diffusers, of a schedule with settings of its own."""
+    torch.manual_seed(0)
+    scheduler = diffusers.DDPMScheduler(num_train_timesteps=200, beta_end=0.05, variance_type="fixed_large")
+    diffusers.DDPMPipeline(diffusers.UNet2DModel(**UNET), scheduler).save_pretrained(tmp_path / "theirs")
+    return tmp_path / "theirs"
+
+
+def start_of(run):
+    """The first checkpoint: before any step."""
+    return load_checkpoint(sorted((run / "checkpoints").glob("step_*"))[0])[1]
+
+
+def test_a_run_begins_with_the_models_weights_and_goes_on(theirs, shoes, tmp_path, minimal):
+    settings = {"preset": minimal, "labels": "none", "holdout": 0, "keep": 9, "checkpoint_minutes": 0, "device": "cpu"}
+    run = snowmelt.train(shoes, out=tmp_path / "run", init=str(theirs), steps=3, log_every=1, **settings)
+    before = snowmelt.load(theirs)
+    state = start_of(run)
+    for name, tensor in before.denoiser.network.state_dict().items():
+        assert torch.equal(state["raw"][f"network.{name}"], tensor)
+        assert torch.equal(state["ema_0"][name], tensor)
+    config = load_config(run / "config.yaml")
+    assert (config.init, config.lr, config.optimizer) == (str(theirs), LR, "adamw")
+    after = snowmelt.load(run)
+    assert after.denoiser.schedule == before.denoiser.schedule
+    assert (after.denoiser.prediction, after.denoiser.clock_name) == ("eps", "index")
+    assert after.sampler.options == {"variance": "large"}
+    moved = (after.denoiser.network.conv_in.weight - before.denoiser.network.conv_in.weight).abs().max()
+    assert 0 < moved < 0.01
+    assert f"--init {theirs}" in config.command
+
+
+def test_a_resumed_run_needs_the_model_no_more(theirs, shoes, tmp_path, minimal):
+    settings = {"preset": minimal, "labels": "none", "holdout": 0, "device": "cpu"}
+    whole = snowmelt.train(shoes, out=tmp_path / "whole", init=str(theirs), steps=4, **settings)
+    run = snowmelt.train(shoes, out=tmp_path / "run", init=str(theirs), steps=2, **settings)
+    theirs.rename(tmp_path / "gone")
+    snowmelt.resume(run, steps=4, device="cpu")
+    one, other = (snowmelt.load(path, weights="raw").denoiser.network.state_dict() for path in (whole, run))
+    # The rate of a run of two steps falls earlier, so the two are close, not the same.
+    assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)
+
+
+def test_training_on_from_a_model_is_better_than_from_noise(tmp_path, minimal):
+    settings = {"preset": minimal, "labels": "none", "holdout": 0, "log_every": 1, "device": "cpu", "guide_at": 0}
+    first = snowmelt.train("digits", out=tmp_path / "first", steps=150, lr=3e-3, **settings)
+    second = snowmelt.train("digits", out=tmp_path / "second", steps=5, init=str(first), seed=1, **settings)
+    fresh = snowmelt.train("digits", out=tmp_path / "fresh", steps=5, seed=1, **settings)
+    losses = [np.mean([row["loss"] for row in read_metrics(run / "metrics.jsonl")]) for run in (second, fresh)]
+    assert losses[0] < 0.8 * losses[1]
+
+
+def test_classes_keep_their_vectors_and_new_ones_begin_as_none(finished_run, tmp_path):
+    random = np.random.default_rng(1)
+    for name in ("Sneaker", "Sandal"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = random.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
+    initial = read_initial(str(finished_run))
+    assert initial.images.class_names == ("Boot", "Sneaker")
+    changed, reasons = fitted(initial, load_data(tmp_path / "data", holdout=0), None)
+    before, after = (each.tensors["embedding.conditions.label.weight"] for each in (initial, changed))
+    assert torch.equal(after, before[[2, 1, 2]])  # Sandal, Sneaker, none
+    assert reasons == ["1 of 2 classes are new to it and begin as no class"]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before the MLP", "after it"])
+def test_without_classes_it_computes_what_it_did_for_none(first, grey_file):
+    from snowmelt.image.codec import UINT8
+    from snowmelt.model.bundle import ImageSpec
+    from snowmelt.model.networks import UNetConfig, build
+    from snowmelt.training.initial import Initial
+    from snowmelt.training.recipe import PROCESSES
+
+    torch.manual_seed(0)
+    config = UNetConfig(
+        in_channels=1, out_channels=1, num_classes=2, channels=8, multipliers=(1,), attention=(), condition_first=first
+    )
+    net = build(config).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    images = ImageSpec(1, 8, 8, UINT8, ("a", "b"))
+    initial = Initial("there", config, PROCESSES["edm"], images, net.state_dict())
+    changed, reasons = fitted(initial, load_data(grey_file, holdout=0), None)
+    other = build(changed.network).eval()
+    other.load_state_dict(dict(changed.tensors))
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3.0, 400.0])
+    with torch.no_grad():
+        torch.testing.assert_close(other(x, t), net(x, t, Condition()), rtol=1e-4, atol=1e-5)
+    assert len(reasons) == 1
+
+
+def test_what_contradicts_the_model_is_refused(theirs, shoes, grey_file, tmp_path, minimal):
+    for data, wishes, match in (
+        (shoes, {"predict": "v"}, "--predict cannot go with --init"),
+        (shoes, {"schedule": "cosine", "noise_levels": 10}, "--schedule, --noise-levels cannot go"),
+        (grey_file, {}, "--channels 3"),
+        (shoes, {"augment": 0.1}, "--augment: the network"),
+        (shoes, {"init": str(tmp_path / "nothing")}, "does not exist"),
+    ):
+        with pytest.raises(SnowmeltError, match=match):
+            snowmelt.train(data, out=tmp_path / "run", **{"init": str(theirs), "steps": 1, "preset": minimal, **wishes})
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_trains_on(snowmelt, theirs, shoes, tmp_path, minimal):
+    answer = snowmelt("train", shoes, "--out", tmp_path / "run", "--init", theirs, "--steps", 2, "--preset", minimal)
+    assert answer.code == 0, answer
+    assert f"From {theirs}: a U-Net of" in answer.out + answer.err
+    assert "2 of 2 classes are new to it" in answer.out + answer.err
+    names = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["images"]["class_names"]
+    assert names == ["Boot", "Sneaker"]
