@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snowmelt.explain.moving import moving, pictures
 from snowmelt.explain.page import Chapter, Number, prose
-from snowmelt.explain.plot import Axis, Curve, plot
+from snowmelt.explain.plot import Axis, Curve, Mark, plot
 from snowmelt.explain.setting import Setting
 from snowmelt.process.gaussian import step
 from snowmelt.process.level import Level
@@ -115,11 +115,11 @@ def chapter(setting: Setting) -> Chapter:
         pictures(shown, names, "The picture on its way to noise", start=0),
         plot(
             curves("mean", 0), axis, Axis("left of the picture", 0, 1),
-            "How much of the picture is left in the mean falls from one to zero in all four chains", (places, "here"),
+            "How much of the picture is left in the mean: from one to zero in all four chains", [Mark("here", places)],
         ),
         plot(
             curves("variance", 1), axis, Axis("variance of a pixel", 0, 1),
-            "The variance of a pixel grows from zero to one in all four chains", (places, "here"),
+            "The variance of a pixel grows from zero to one in all four chains", [Mark("here", places)],
         ),
     ]  # fmt: skip
     words = [f"{k:,} of {steps:,}" for k in stops.tolist()]

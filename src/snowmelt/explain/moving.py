@@ -69,13 +69,19 @@ def still(panels: Sequence[Panel], caption: str) -> str:
 
 
 def pictures(
-    stops: Sequence[Tensor], names: Sequence[str], alt: str, start: int = 0, columns: int | None = None
+    stops: Sequence[Tensor],
+    names: Sequence[str],
+    alt: str,
+    start: int = 0,
+    columns: int | None = None,
+    whole: bool = False,
 ) -> Panel:
     """Pictures side by side with their names beneath; one tensor a stop, or one alone for what does not move.
 
     stops    each [N, C, H, W] in [-1, 1]; what lies beyond is clipped, as a screen does
     names    N words, or none
-    columns  in which they are laid out; as many as fit where None
+    columns  in which they are laid out; four where None
+    whole    one picture as wide as the page
     """
     ids = [f"p{next(_numbers)}" for _ in range(len(stops[0]))]
     uris = [[_uri(image) for image in stop] for stop in stops]
@@ -90,7 +96,7 @@ def pictures(
         )
     changes = [{name: {"src": uri} for name, uri in zip(ids, stop, strict=True)} for stop in uris]
     layout = f' style="--columns:{columns}"' if columns else ""
-    whole = f'<div class="panel pictures"{layout}>{"".join(cells)}</div>'
+    whole = f'<div class="panel pictures{" whole" if whole else ""}"{layout}>{"".join(cells)}</div>'
     return Panel(whole, tuple(changes) if len(stops) > 1 else ())
 
 

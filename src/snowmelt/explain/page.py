@@ -27,21 +27,21 @@ figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; }
 .panel { min-width: 0; max-width: 32rem; } .panel.pictures { grid-column: 1 / -1; max-width: none; }
 .pictures { display: grid; justify-content: start; gap: .6rem; }
 .pictures { grid-template-columns: repeat(var(--columns, 4), minmax(0, 9rem)); }
-.pictures img { width: 100%; display: block; }
+.pictures.whole { grid-template-columns: 1fr; } .pictures img { width: 100%; display: block; }
 .pictures span { display: block; font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; }
 svg.plot { width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }
 svg text { fill: currentColor; } .grid { stroke: var(--line); fill: none; stroke-width: .7; }
 .curve { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .curve.thin { stroke-width: 1; } .curve.dashed { stroke-dasharray: 5 4; } .curve.dots { stroke-width: 4.5; }
 .curve.fill { fill: var(--c); fill-opacity: .2; }
-path.mark { stroke: currentColor; stroke-dasharray: 3 3; }
+path.mark { stroke: var(--c, currentColor); stroke-width: 1.5; stroke-dasharray: 4 3; }
 .c0 { --c: var(--c0); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); } .c4 { --c: var(--c4); }
 .c5 { --c: var(--c5); }
 ul.key { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem .9rem; padding: 0; margin: .3rem 0; }
 ul.key { font-size: .8rem; } ul.key i { display: inline-block; width: 1.1rem; margin-right: .3rem; }
 ul.key i { border-top: 3px solid var(--c); vertical-align: middle; }
 ul.key .dashed i { border-top-style: dashed; } ul.key .dots i { border-top-style: dotted; }
-ul.key .mark i { border-top: 2px dotted currentColor; }
+ul.key .mark i, ul.key .upright i { border-top-style: dotted; border-top-color: var(--c, currentColor); }
 .slider { display: flex; flex-wrap: wrap; gap: .2rem .8rem; align-items: baseline; margin: .8rem 0 .3rem; }
 .slider label { font-weight: 500; } .slider output { font-variant-numeric: tabular-nums; }
 .slider input { flex: 1 0 100%; min-width: 0; height: 2rem; accent-color: var(--c0); }

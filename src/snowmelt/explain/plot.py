@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 WIDTH, HEIGHT = 420, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 38
+LEFT, RIGHT, TOP, BOTTOM = 46, 16, 12, 38
 MOST_TICKS = 6
 _numbers = count()  # ids are of one process, so that figures of one page never share one
 
@@ -77,14 +77,19 @@ def axis(words: str, values: Sequence[float], log: bool = False, room: float = 0
     return Axis(words, low - more, high + more)
 
 
-def plot(curves: Sequence[Curve], x: Axis, y: Axis, alt: str, mark: tuple[Sequence[float], str] | None = None) -> Panel:
-    """The curves on their axes.
+@dataclass(frozen=True)
+class Mark:
+    """A vertical line: where it stands at each stop of the slider."""
 
-    alt   what the plot shows, in words
-    mark  (where a vertical line stands at each stop of the slider, what it says)
-    """
+    name: str
+    places: Sequence[float]
+    kind: str = "mark"
+
+
+def plot(curves: Sequence[Curve], x: Axis, y: Axis, alt: str, marks: Sequence[Mark] = ()) -> Panel:
+    """The curves on their axes; `alt` says in words what the plot shows."""
     parts = [*_frame(x, y)]
-    stops = max([1, *(len(each.y) for each in curves if _moves(each)), len(mark[0]) if mark else 0])
+    stops = max([1, *(len(each.y) for each in curves if _moves(each)), *(len(mark.places) for mark in marks)])
     changes: list[Change] = [{} for _ in range(stops)]
     for curve in curves:
         name, ys = f"p{next(_numbers)}", curve.y if _moves(curve) else [curve.y]
@@ -93,16 +98,16 @@ def plot(curves: Sequence[Curve], x: Axis, y: Axis, alt: str, mark: tuple[Sequen
         if _moves(curve):
             for change, path in zip(changes, paths, strict=True):
                 change[name] = {"d": path}
-    if mark is not None:
+    for mark in marks:
         name = f"p{next(_numbers)}"
-        places = [f"translate({_across(x, value):.1f} 0)" for value in mark[0]]
-        parts.append(f'<g id="{name}" transform="{places[0]}"><path class="mark" d="M0 {TOP}V{HEIGHT - BOTTOM}"/></g>')
-        for change, place in zip(changes, places, strict=True):
+        moved = [f"translate({_across(x, value):.1f} 0)" for value in mark.places]
+        line = f'<path class="mark {mark.kind}" d="M0 {TOP}V{HEIGHT - BOTTOM}"/>'
+        parts.append(f'<g id="{name}" transform="{moved[0]}">{line}</g>')
+        for change, place in zip(changes, moved, strict=True):
             change[name] = {"transform": place}
-    named = [(curve.name, curve.kind) for curve in curves if curve.name]
+    both: list[Curve | Mark] = [*curves, *marks]
+    named = [(each.name, each.kind) for each in both if each.name]
     keys = "".join(f'<li class="{kind}"><i></i>{html.escape(name)}</li>' for name, kind in named)
-    if mark is not None:
-        keys += f'<li class="mark"><i></i>{html.escape(mark[1])}</li>'
     svg = (
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(alt)}">'
         f"{''.join(parts)}</svg>"

@@ -166,10 +166,10 @@ def chapter(setting: Setting) -> Chapter:
         )
         + strip
         + prose(
-            "<b>It is one network at every step.</b> A U-Net: it looks at the picture at full, half, and quarter size "
-            "and back, so that it sees strokes and shapes together, and it is told t. One could as well train a "
-            "thousand networks, one a step, and nothing in the mathematics minds. But neighbouring steps ask for "
-            "nearly the same thing, and what is learned at one serves the others.",
+            "<b>It is one network at every step.</b> A U-Net: it looks at the picture at full size, then smaller, "
+            "then at full size again, so that it sees strokes and shapes together; and it is told t. One "
+            "could as well train a thousand networks, one a step; the mathematics would not mind. But neighbouring "
+            "steps ask for nearly the same thing, and what is learned at one serves the others.",
             "To see how much, here is data whose best possible loss is known exactly: numbers on a line that come from "
             f"two hills. One small network learns all noise levels in {setting.effort.toy:,} steps; ten others share "
             f"the levels among them, and those {setting.effort.toy:,} steps too.",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snowmelt.model.condition import Condition
-from snowmelt.model.denoiser import NetworkDenoiser
+from snowmelt.model.denoiser import Denoiser, NetworkDenoiser
 from snowmelt.model.networks.embedding import TimeEmbedding
 from snowmelt.oracle.mixture import MixtureData
 from snowmelt.process.level import Level
 from snowmelt.process.schedule import Schedule
+from snowmelt.sampling.sampler import make_tableau
+from snowmelt.sampling.tableau import execute
 from snowmelt.training.objective import Objective
 from snowmelt.training.optimizer import Optimizer
 
@@ -112,21 +115,69 @@ def peaks(values: Tensor) -> int:
     return int(((values[1:-1] > values[:-2]) & (values[1:-1] >= values[2:])).sum())
 
 
-def posterior_on(data: MixtureData, x_t: float, level: Level, points: Tensor) -> Tensor:
-    """q(x_0 = points | x_t) of data on a line, [n] float64 that sum to 1 over evenly spaced points [n]."""
+def posterior_on(data: MixtureData, x_t: Tensor, level: Level, points: Tensor) -> Tensor:
+    """q(x_0 = points | x_t) for each x_t [b] on a line, [b, n] float64; rows sum to 1 over evenly spaced points [n]."""
     clean = Level(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)).expand(len(points))
     log = data.log_density(points[:, None], clean)
-    log = log - 0.5 * ((x_t - float(level.alpha) * points) / float(level.sigma)) ** 2
-    return log.softmax(0)
+    return (log - 0.5 * ((x_t[:, None] - float(level.alpha) * points) / float(level.sigma)) ** 2).softmax(1)
 
 
-def minimiser(distance: Callable[[Tensor, Tensor], Tensor], points: Tensor, shares: Tensor) -> float:
-    """The number whose mean distance to points [n] with these shares is least, by ternary search: it is convex."""
-    low, high = float(points[0]), float(points[-1])
+def minimiser(distance: Callable[[Tensor, Tensor], Tensor], values: Tensor, shares: Tensor) -> Tensor:
+    """For each row, the number whose mean distance to values [b, n] with these shares is least: [b] float64.
+
+    By ternary search, for the distances are convex.
+    """
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
     for _ in range(80):
         third = (high - low) / 3
         near, far = (
-            float((shares * distance(torch.full_like(points, c), points)).sum()) for c in (low + third, high - third)
+            (shares * distance(c.expand_as(values), values)).sum(1, keepdim=True) for c in (low + third, high - third)
         )
-        low, high = (low, high - third) if near < far else (low + third, high)
+        low, high = torch.where(near < far, low, low + third), torch.where(near < far, high - third, high)
+    return ((low + high) / 2).squeeze(1)
+
+
+def sample_toy(
+    denoiser: Denoiser, sampler: str, steps: int, count: int, options: dict[str, Any] | None = None, seed: int = 0
+) -> Tensor:
+    """Numbers [count] drawn through a sampler on the toys' schedule, whatever becomes of them."""
+    table = make_tableau(sampler, SCHEDULE, steps, options=options).bound(SCHEDULE)
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(_: int) -> Tensor:
+        return torch.randn(count, 1, generator=generator)
+
+    with torch.no_grad():
+        return execute(table, denoiser, noise(0), noise).flatten()
+
+
+def density(values: Tensor, low: float, high: float, bins: int) -> tuple[list[float], list[float]]:
+    """(middles of the bins, how many values of [n] fell into each, as a density)."""
+    width = (high - low) / bins
+    middles = [low + width * (k + 0.5) for k in range(bins)]
+    counted: list[float] = (torch.histc(values, bins, low, high) / len(values) / width).tolist()
+    return middles, counted
+
+
+def density_of(data: MixtureData, points: list[float]) -> list[float]:
+    """The true density of clean data at points of a line."""
+    clean = Level(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)).expand(len(points))
+    true: list[float] = data.log_density(torch.tensor(points, dtype=torch.float64)[:, None], clean).exp().tolist()
+    return true
+
+
+def quantiles(data: MixtureData, count: int) -> Tensor:
+    """The values [count] float64 below which lie (i + 1/2)/count of clean data on a line, by bisection."""
+    wanted = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    low, high = torch.full_like(wanted, -10.0), torch.full_like(wanted, 10.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        z = (middle[:, None] - data.means.flatten()) / data.stds
+        below = (data.weights * torch.special.ndtr(z)).sum(1)
+        low, high = torch.where(below < wanted, middle, low), torch.where(below < wanted, high, middle)
     return (low + high) / 2
+
+
+def earth_moved(values: Tensor, true: Tensor) -> float:
+    """How far, on the average, values [n] must be moved to lie as the true quantiles [n] do (Wasserstein, order 1)."""
+    return float((values.double().sort().values - true).abs().mean())
