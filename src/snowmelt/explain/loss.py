@@ -61,7 +61,7 @@ def optima(t: int, x: Tensor) -> Optima:
     """Of the two hills at step t, by quadrature; the distance acts on the noise, which is what is predicted."""
     level = SCHEDULE.level(float(t))
     alpha, sigma = float(level.alpha), float(level.sigma)
-    points = torch.linspace(LOW, HIGH, 1501, dtype=torch.float64)
+    points = torch.linspace(LOW, HIGH, 901, dtype=torch.float64)
     shares = posterior_on(HUMPS, x, level, points)
     noise = (x[:, None] - alpha * points) / sigma
     best = {name: (x - sigma * minimiser(distances.get(name), noise, shares)) / alpha for name in LOSSES}

@@ -96,8 +96,9 @@ def pictures(
         )
     changes = [{name: {"src": uri} for name, uri in zip(ids, stop, strict=True)} for stop in uris]
     layout = f' style="--columns:{columns}"' if columns else ""
-    whole = f'<div class="panel pictures{" whole" if whole else ""}"{layout}>{"".join(cells)}</div>'
-    return Panel(whole, tuple(changes) if len(stops) > 1 else ())
+    kind = "panel pictures whole" if whole else "panel pictures"
+    panel = f'<div class="{kind}"{layout}>{"".join(cells)}</div>'
+    return Panel(panel, tuple(changes) if len(stops) > 1 else ())
 
 
 def facts(stops: Sequence[Sequence[tuple[str, str]]]) -> Panel:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from snowmelt import api
+from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import load_data
 from snowmelt.image.codec import to_network
@@ -33,19 +35,23 @@ class Effort:
 
     minutes   training of the digits' model, and of the GAN beside it
     toy       steps of a toy's training
-    samples   pictures that are judged
+    samples   pictures that are judged in the end, and on the way
     draws     of a measured law
+    chain     steps of the chain that is walked
+    pixels    pictures are judged by their pixels, not by a network that has to be fitted first
     """
 
     minutes: float
     toy: int
     samples: int
+    on_the_way: int
     draws: int
     chain: int
+    pixels: bool
 
 
-FULL = Effort(minutes=1.5, toy=2500, samples=1000, draws=10_000, chain=1000)
-FAST = Effort(minutes=0.1, toy=400, samples=200, draws=10_000, chain=100)
+FULL = Effort(1.5, toy=2500, samples=1000, on_the_way=200, draws=10_000, chain=1000, pixels=False)
+FAST = Effort(0.1, toy=400, samples=200, on_the_way=100, draws=10_000, chain=100, pixels=True)
 
 
 class Setting:
@@ -83,6 +89,7 @@ class Setting:
             guide_at=0,
             checkpoint_minutes=self.effort.minutes / CHECKPOINTS,
             keep=10 * CHECKPOINTS,
+            log_every=5,
             device=self.device,
         )
 
@@ -96,7 +103,12 @@ class Setting:
         """Images as the model takes them: the user's own, or what it was trained on."""
         if self.path is None:
             return load_data(DIGITS, labels="none")
-        return data_of(self.path, self.model, self.named)[0]
+        try:
+            return data_of(self.path, self.model, self.named)[0]
+        except SnowmeltError as error:
+            if self.named is not None:
+                raise
+            raise SnowmeltError(error.message, "Name its images where they are now: --data DATA") from error
 
     @cached_property
     def picture(self) -> Tensor:
@@ -104,6 +116,21 @@ class Setting:
         data = load_data(self.named, labels="none") if self.named and self.path is None else self.images
         place = A_DIGIT if data.name == DIGITS else 0
         return to_network(data.training.images[place : place + 1], data.value_range)
+
+    def check(self) -> None:
+        """Find the user's images and model before anything is trained; what is wrong with them is said now."""
+        if self.path is not None and self.model.images.conditions.pair is not None:
+            raise SnowmeltError(
+                f"--model {self.path}: this model makes pictures from others.", "Expected one that begins with noise."
+            )
+        _ = self.picture
+
+    def about(self, seconds: float) -> str:
+        """What the pages were made of, in a sentence."""
+        what = [f"images of {self.named}"] if self.named else []
+        what += [f"the model {self.path}"] if self.path else []
+        own = f"With {' and '.join(what)}, and toys" if what else "With toys and the bundled digits"
+        return f"{own}; snowmelt {version('snowmelt')}, torch {torch.__version__}, in {seconds:.0f} seconds."
 
     @property
     def stops(self) -> int:

@@ -113,6 +113,7 @@ class Watched:
 def film(setting: Setting, count: int = FILM, steps: int = STEPS) -> list[tuple[Tensor, Tensor, float]]:
     """(x_t, E[x_0 | x_t], sigma/alpha) at every step of ancestral sampling from the model."""
     model = setting.model
+    steps = min(steps, model.denoiser.schedule.steps or steps)
     plan = plan_sampling(model, sampler="ddpm", steps=steps, options={"variance": "small"}, guidance=1)
     watched = Watched(plan.denoiser, [])
     seeds = range(count)

@@ -111,22 +111,25 @@ def chapter(setting: Setting) -> Chapter:
     setting.tell("Looking at the model's error through five targets")
     seen = look(denoiser, images, cond, times)
     generator = torch.Generator().manual_seed(3)
-    x_0, own = images[:1], None if cond is None else cond[:1]
-    if setting.named is not None and picture.shape == x_0.shape:
-        x_0, own = picture.to(x_0), None if cond is None else cond[:1]
+    # A picture that the model does not know how to look at is shown without its answers.
+    answered = setting.named is None or setting.path is not None
+    x_0, own = (images[:1], None if cond is None else cond[:1]) if answered else (picture, None)
     noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
     shown = []
     stops = times if setting.stops > STOPS else times[::2]
     for t in stops:
         level = SCHEDULE.level(float(t))
         x_t = jump(x_0, level).sample(noise)
-        with torch.no_grad():
-            D = denoiser(x_t, level, own)
-        rules = {name: rule_of(name, t) for name in TARGETS}
-        truth = [x_t, *(target(x_0, noise, rule) for rule in rules.values())]
-        said = [D, *(output_of(D, x_t, rule) for rule in rules.values())]
-        shown.append(torch.cat([*truth, *said]).cpu())
-    names = ["xₜ", *WORDS.values(), "model: E[x₀ | xₜ]", *(f"model: {word}" for word in WORDS.values())]
+        rules = [rule_of(name, t) for name in TARGETS]
+        row = [x_t, *(target(x_0, noise, rule) for rule in rules)]
+        if answered:
+            with torch.no_grad():
+                D = denoiser(x_t, level, own)
+            row += [D, *(output_of(D, x_t, rule) for rule in rules)]
+        shown.append(torch.cat(row).cpu())
+    names = ["xₜ", *WORDS.values()]
+    if answered:
+        names += ["model: E[x₀ | xₜ]", *(f"model: {word}" for word in WORDS.values())]
     places = [float(t) for t in stops]
     across = Axis("noise level t", 0, 1000)
 
@@ -145,12 +148,13 @@ def chapter(setting: Setting) -> Chapter:
         plot(
             curves(seen.unknown),
             across,
-            Axis("part of the target unknown", 0, 1.1),
+            Axis("part of the target unknown", 0, 1.2),
             "The error over the spread of the target, by noise level",
             [Mark("here", places)],
         ),
     ]
     whose = "your model" if setting.path is not None else "the model of the digits from chapter 3"
+    answers = f", above what is asked and below what {whose} makes of it" if answered else ""
     first, last = seen.unknown["eps"][0], seen.unknown["eps"][-1]
     body = (
         prose(
@@ -160,7 +164,7 @@ def chapter(setting: Setting) -> Chapter:
             "<b>The network may be asked for any of them</b>; the rest is arithmetic. Ho et al. found that asking for "
             "the noise made far better pictures, and that was the beginning of all this.",
             "How can it matter, if each follows from the other? Because networks and losses are not indifferent. Here "
-            f"are five targets on one picture, above what is asked and below what {whose} makes of it.",
+            f"are five targets on one picture{answers}.",
         )
         + moving(
             panels,
@@ -172,10 +176,12 @@ def chapter(setting: Setting) -> Chapter:
         + prose(
             f"<b>Noise is easy where there is much and hard where there is little.</b> At t = 1000 x<sub>t</sub> "
             f"<i>is</i> the noise, and {last:.1%} of it remain unknown to a model that hands on what it was given; at "
-            f"t = 1 it is buried under the picture, and {first:.0%} are unknown. The clean picture is the other way "
-            "round. Dividing by α<sub>t</sub> turns a small error in the noise into a large one in the picture where "
-            "α<sub>t</sub> is small. The velocity v = α ε − σ x<sub>0</sub> (Salimans & Ho) and the direction "
-            "ε − x<sub>0</sub> of the straight line stand between, and are never trivial at either end.",
+            f"t = 1 it is buried under the picture, and {min(first, 1):.0%} are unknown. The clean picture is the "
+            "other way round. Dividing by α<sub>t</sub> turns a small error in the noise into a large one in the "
+            "picture where α<sub>t</sub> is small. The velocity v = α ε − σ x<sub>0</sub> (Salimans & Ho) is "
+            "the noise where there is little of it and the picture where there is little of that: at either end it "
+            "asks for what x<sub>t</sub> does not show. The direction ε − x<sub>0</sub> of the straight line always "
+            "asks for both.",
             "And the mean, where it all began? Its error is tiny at every t, because nearly all of the mean of "
             "x<sub>t−1</sub> is a copy of x<sub>t</sub>. A network asked for it must copy its input to a fraction of a "
             "per cent before its mistakes say anything about pictures. Told in the noise's terms, the same mistake is "

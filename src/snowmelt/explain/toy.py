@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -128,7 +127,7 @@ def minimiser(distance: Callable[[Tensor, Tensor], Tensor], values: Tensor, shar
     By ternary search, for the distances are convex.
     """
     low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
-    for _ in range(80):
+    for _ in range(45):
         third = (high - low) / 3
         near, far = (
             (shares * distance(c.expand_as(values), values)).sum(1, keepdim=True) for c in (low + third, high - third)
@@ -138,17 +137,21 @@ def minimiser(distance: Callable[[Tensor, Tensor], Tensor], values: Tensor, shar
 
 
 def sample_toy(
-    denoiser: Denoiser, sampler: str, steps: int, count: int, options: dict[str, Any] | None = None, seed: int = 0
+    denoiser: Denoiser, sampler: str, steps: int, count: int, grid: str | None = None, seed: int = 0
 ) -> Tensor:
-    """Numbers [count] drawn through a sampler on the toys' schedule, whatever becomes of them."""
-    table = make_tableau(sampler, SCHEDULE, steps, options=options).bound(SCHEDULE)
+    """Numbers [count] drawn through a sampler on the toys' schedule, whatever becomes of them.
+
+    They start evenly spread over the normal law, not at random: what is off in the end is the sampler's doing.
+    """
+    table = make_tableau(sampler, SCHEDULE, steps, grid).bound(SCHEDULE)
     generator = torch.Generator().manual_seed(seed)
+    start = torch.special.ndtri((torch.arange(count, dtype=torch.float64) + 0.5) / count).float()[:, None]
 
     def noise(_: int) -> Tensor:
         return torch.randn(count, 1, generator=generator)
 
     with torch.no_grad():
-        return execute(table, denoiser, noise(0), noise).flatten()
+        return execute(table, denoiser, start, noise).flatten()
 
 
 def density(values: Tensor, low: float, high: float, bins: int) -> tuple[list[float], list[float]]:
