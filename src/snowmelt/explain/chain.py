@@ -17,7 +17,7 @@ from snowmelt.process.level import Level
 from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.grid import make_grid
 
-NUMBERS = 262_144  # pixels of all copies of the picture together, from which the variance is measured
+NUMBERS = 65_536  # pixels of all copies of the picture together, from which the variance is measured
 CHAINS = {"linear": "Ho et al.", "cosine": "Nichol & Dhariwal", "edm": "Karras et al.", "flow": "straight line"}
 
 CODE = """
@@ -29,6 +29,10 @@ schedule, x = Schedule("linear", steps=1000), torch.ones(1, 1, 8, 8)
 for t in range(1, 1001):
     x = step(x, schedule.level(t - 1), schedule.level(t)).sample(torch.randn_like(x))
 """
+ATTEMPT = (
+    "snowmelt train digits --schedule cosine --dry-run",
+    "snowmelt explain --data photos/",
+)
 
 
 @dataclass(frozen=True)
@@ -167,5 +171,5 @@ def chapter(setting: Setting) -> Chapter:
         body,
         measure(walks["linear"]),
         CODE,
-        ("snowmelt train digits --schedule cosine --dry-run", "snowmelt explain --data photos/"),
+        ATTEMPT,
     )

@@ -31,6 +31,10 @@ t = torch.arange(1000.0)
 rows = time_embedding(t, 64, "ddpm")
 likeness = rows @ rows.T
 """
+ATTEMPT = (
+    "snowmelt train digits --predict eps --schedule linear --minutes 1",
+    "snowmelt eval runs/digits --metrics anatomy",
+)
 
 
 def inner_products(dim: int = DIM, last: int = LAST) -> Tensor:
@@ -209,8 +213,5 @@ def chapter(setting: Setting) -> Chapter:
         body,
         measure(products),
         CODE,
-        (
-            "snowmelt train digits --predict eps --schedule linear --minutes 1",
-            "snowmelt eval runs/digits --metrics anatomy",
-        ),
+        ATTEMPT,
     )

@@ -33,6 +33,10 @@ from snowmelt.process.gaussian import jump
 schedule, x_0 = Schedule("linear", steps=1000), torch.ones(1, 1, 8, 8)
 x_500 = jump(x_0, schedule.level(500.0)).sample(torch.randn_like(x_0))
 """
+ATTEMPT = (
+    "snowmelt plan digits",
+    "snowmelt explain --data photos/",
+)
 
 
 @dataclass(frozen=True)
@@ -85,27 +89,25 @@ def compare(x_0: Tensor, schedule: Schedule, stops: list[int], draws: int, seed:
     return result
 
 
-def pair_moments(x_0: Tensor, schedule: Schedule, t: int, draws: int, seed: int = 1) -> dict[str, tuple[float, ...]]:
-    """(variance of x_{t-1}, of x_t, their covariance) around their means: by chain, by `pair`, and by the formula."""
-    generator = torch.Generator().manual_seed(seed)
-    s, now = schedule.level(t - 1.0), schedule.level(float(t))
-    walked = x_0.repeat(draws, 1)
-    for k in range(1, t):
-        levels = schedule.level(k - 1.0).expand(draws), schedule.level(float(k)).expand(draws)
-        walked = step(walked, *levels).sample(torch.randn(walked.shape, generator=generator))
-    last = step(walked, s.expand(draws), now.expand(draws)).sample(torch.randn(walked.shape, generator=generator))
-    noises = [torch.randn(walked.shape, generator=generator) for _ in range(2)]
-    of_pair = pair(x_0.expand(draws, -1), s.expand(draws), now.expand(draws), noises[0], noises[1])
+def pair_moments(before: Laws, after: Laws, seed: int = 1) -> dict[str, tuple[float, ...]]:
+    """(variance of x_{t-1}, of x_t, their covariance) around their means: by chain, by `pair`, and by the formula.
+
+    before, after  the laws at neighbouring steps of one chain
+    """
+    generator, x_0, draws = torch.Generator().manual_seed(seed), before.x_0, len(before.chain)
+    s, t = before.level, after.level
+    noises = [torch.randn(before.chain.shape, generator=generator) for _ in range(2)]
+    of_pair = pair(x_0.expand(draws, -1), s.expand(draws), t.expand(draws), noises[0], noises[1])
 
     def moments(a: Tensor, b: Tensor) -> tuple[float, ...]:
-        a, b = a.double() - s.alpha * x_0, b.double() - now.alpha * x_0
+        a, b = a.double() - s.alpha * x_0, b.double() - t.alpha * x_0
         return float(a.square().mean()), float(b.square().mean()), float((a * b).mean())
 
-    shrunk = float(now.alpha / s.alpha) * float(s.sigma) ** 2
+    shrunk = float(t.alpha / s.alpha) * float(s.sigma) ** 2
     return {
-        "chain": moments(walked, last),
+        "chain": moments(before.chain, after.chain),
         "pair": moments(*of_pair),
-        "formula": (float(s.sigma) ** 2, float(now.sigma) ** 2, shrunk),
+        "formula": (float(s.sigma) ** 2, float(t.sigma) ** 2, shrunk),
     }
 
 
@@ -127,7 +129,8 @@ def chapter(setting: Setting) -> Chapter:
     chosen = torch.linspace(0, flat.shape[1] - 1, min(PIXELS, flat.shape[1])).round().long()
     x_0 = flat[:, chosen]
     last = int(schedule.t_max)
-    stops = sorted({max(1, round(last * k / (STOPS - 1))) for k in range(STOPS)})
+    middle = last // 2
+    stops = sorted({middle - 1, middle, *(max(1, round(last * k / (STOPS - 1))) for k in range(STOPS))})
     laws = compare(x_0, schedule, stops, draws)
     shown = []
     generator = torch.Generator().manual_seed(2)
@@ -175,8 +178,8 @@ def chapter(setting: Setting) -> Chapter:
             ]
         ),
     ]
-    middle = last // 2
-    moments = pair_moments(x_0, schedule, middle, draws)
+    place = stops.index(middle)
+    moments = pair_moments(laws[place - 1], laws[place])
     names = {"chain": "the whole chain", "pair": "jump and one step", "formula": "formula"}
     table = wide_table(
         ["", f"variance, step {middle - 1:,}", f"step {middle:,}", "covariance"],
@@ -213,8 +216,7 @@ def chapter(setting: Setting) -> Chapter:
             "picks a t at random, jumps there, and asks the network about the result.",
         )
     )
-    shown_at = min(stops, key=lambda t: abs(t - middle))
-    number = measure(laws[stops.index(shown_at)], shown_at)
+    number = measure(laws[place], middle)
     return Chapter(
         2,
         "jump",
@@ -224,5 +226,5 @@ def chapter(setting: Setting) -> Chapter:
         body,
         number,
         CODE,
-        ("snowmelt plan digits", "snowmelt explain --data photos/"),
+        ATTEMPT,
     )

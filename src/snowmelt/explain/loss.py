@@ -46,6 +46,10 @@ for loss in ("l2", "l1"):
     run = snowmelt.train("digits", predict="mean", loss=loss, steps=20, out=f"runs/{loss}")
     images = snowmelt.sample(snowmelt.load(run), 16, steps=50)
 """
+ATTEMPT = (
+    "snowmelt train digits --predict mean --weight posterior-mean --loss l2 --schedule linear --minutes 1",
+    "snowmelt train digits --predict eps --loss l1 --schedule linear --minutes 1 --out runs/l1",
+)
 
 
 @dataclass(frozen=True)
@@ -206,8 +210,5 @@ def chapter(setting: Setting) -> Chapter:
         body,
         measure(trained),
         CODE,
-        (
-            "snowmelt train digits --predict mean --weight posterior-mean --loss l2 --schedule linear --minutes 1",
-            "snowmelt train digits --predict eps --loss l1 --schedule linear --minutes 1 --out runs/l1",
-        ),
+        ATTEMPT,
     )

@@ -35,6 +35,10 @@ run = api.train("digits", out="runs/rival", labels="none", steps=20)
 drawn = api.sample(api.load(run), 64, steps=10)
 result = api.evaluate(run, metrics=("fd", "prdc"), n=64, steps=10).result
 """
+ATTEMPT = (
+    "snowmelt train digits --labels none --minutes 2",
+    "snowmelt eval runs/digits --metrics fd,prdc -n 1000",
+)
 
 
 @dataclass(frozen=True)
@@ -262,8 +266,5 @@ def chapter(setting: Setting) -> Chapter:
         body,
         measure(found),
         CODE,
-        (
-            "snowmelt train digits --labels none --minutes 2",
-            "snowmelt eval runs/digits --metrics fd,prdc -n 1000",
-        ),
+        ATTEMPT,
     )

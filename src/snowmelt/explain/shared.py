@@ -32,6 +32,10 @@ run = snowmelt.train("digits", out="runs/explained", steps=20)
 model = snowmelt.load(run)
 images = snowmelt.sample(model, 16, sampler="ddpm", steps=60)
 """
+ATTEMPT = (
+    "snowmelt train digits --minutes 1",
+    "snowmelt sample runs/digits -n 16 --sampler ddpm --steps 60 --out out/",
+)
 
 
 @dataclass(frozen=True)
@@ -195,5 +199,5 @@ def chapter(setting: Setting) -> Chapter:
         body,
         measure(found),
         CODE,
-        ("snowmelt train digits --minutes 1", "snowmelt sample runs/digits -n 16 --sampler ddpm --steps 60 --out out/"),
+        ATTEMPT,
     )

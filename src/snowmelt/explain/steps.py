@@ -44,6 +44,10 @@ for s in (SCHEDULE.level(499.0).expand(1001), SCHEDULE.level(100.0).expand(1001)
     forward = step(x_s, s, t)
     log_q = TWINS.log_density(x_s, s) - 0.5 * (0 - forward.mean[:, 0]) ** 2 / forward.variance
 """
+ATTEMPT = (
+    "snowmelt sampler certify ddim",
+    "snowmelt sampler show dpmpp-2m --steps 5",
+)
 
 
 def law_before(s: float, points: Tensor, data: MixtureData = TWINS, t: int = T) -> Tensor:
@@ -211,7 +215,7 @@ def chapter(setting: Setting) -> Chapter:
         body,
         number,
         CODE,
-        ("snowmelt sampler certify ddim", "snowmelt sampler show dpmpp-2m --steps 5"),
+        ATTEMPT,
     )
 
 

@@ -34,6 +34,11 @@ for name in ("mean", "x0", "eps", "v", "flow"):
     rule = predictions.get(name)(schedule.level(500.0), schedule)
     print(name, "target =", float(rule.target_x0), "x0 +", float(rule.target_eps), "eps")
 """
+ATTEMPT = (
+    "snowmelt train digits --predict eps --schedule linear --minutes 1",
+    "snowmelt train digits --predict v --minutes 1 --out runs/v",
+    "snowmelt explain --model runs/digits",
+)
 
 
 @dataclass(frozen=True)
@@ -203,9 +208,5 @@ def chapter(setting: Setting) -> Chapter:
         body,
         measure(seen),
         CODE,
-        (
-            "snowmelt train digits --predict eps --schedule linear --minutes 1",
-            "snowmelt train digits --predict v --minutes 1 --out runs/v",
-            "snowmelt explain --model runs/digits",
-        ),
+        ATTEMPT,
     )
