@@ -153,7 +153,7 @@ def chapter(setting: Setting) -> Chapter:
             "turned down. The straight line mixes the two, (1 − t) of the picture and t of noise. Turned down to the "
             "scale at which signal and noise have squares that add to one, α² + σ² = 1, all of them do the same: "
             "<b>the mean drifts to zero and the variance grows to one</b>. (Karras et al.'s chain ends at 1/80 of the "
-            "picture, and Ho et al.'s at 1/157: nearly nothing, yet not nothing, which later papers put right.)",
+            "picture, and Ho et al.'s at less than 1/150: nearly nothing, yet not nothing.)",
         )
         + "{number}"
         + prose(

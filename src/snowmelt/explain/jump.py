@@ -18,8 +18,8 @@ from snowmelt.process.gaussian import jump, pair, step
 from snowmelt.process.level import Level
 from snowmelt.process.schedule import Schedule
 
-PIXELS = 64  # of the picture, evenly spaced, whose laws are compared: every pixel has noise of its own
-STOPS = 21
+PIXELS = 32  # of the picture, evenly spaced, whose laws are compared: every pixel has noise of its own
+STOPS = 16
 BINS, REACH = 48, 4.0
 
 # Kolmogorov's limit of sqrt(n/2) times the distance of two samples of one law, which one in 10,000 exceeds.

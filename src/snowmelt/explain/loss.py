@@ -190,8 +190,8 @@ def chapter(setting: Setting) -> Chapter:
         )
         + "{number}"
         + prose(
-            "<i>L1 works too</i>, says the paper, and it does: where the noise is small there is one hill and it is "
-            "symmetric, so that mean and median are one. At high noise the median leans to the larger hill, and the "
+            "<i>L1 works too</i>, says the statement, and it does: where the noise is small there is one hill and it "
+            "is symmetric, so that mean and median are one. At high noise the median leans to the larger hill, and the "
             "samples show what that does.",
         )
         + still([samples], f"{DRAWN:,} samples of each model by the whole reverse chain in {SAMPLE_STEPS} steps.")

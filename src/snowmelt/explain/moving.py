@@ -75,6 +75,7 @@ def pictures(
     start: int = 0,
     columns: int | None = None,
     whole: bool = False,
+    title: str = "",
 ) -> Panel:
     """Pictures side by side with their names beneath; one tensor a stop, or one alone for what does not move.
 
@@ -82,6 +83,7 @@ def pictures(
     names    N words, or none
     columns  in which they are laid out; four where None
     whole    one picture as wide as the page
+    title    words above them, as HTML
     """
     ids = [f"p{next(_numbers)}" for _ in range(len(stops[0]))]
     uris = [[_uri(image) for image in stop] for stop in stops]
@@ -97,7 +99,8 @@ def pictures(
     changes = [{name: {"src": uri} for name, uri in zip(ids, stop, strict=True)} for stop in uris]
     layout = f' style="--columns:{columns}"' if columns else ""
     kind = "panel pictures whole" if whole else "panel pictures"
-    panel = f'<div class="{kind}"{layout}>{"".join(cells)}</div>'
+    above = f'<p class="title">{title}</p>' if title else ""
+    panel = f'<div class="{kind}"{layout}>{above}{"".join(cells)}</div>'
     return Panel(panel, tuple(changes) if len(stops) > 1 else ())
 
 

@@ -27,6 +27,7 @@ figure { margin: 1.5rem 0; } figcaption { font-size: .9rem; }
 .panel { min-width: 0; max-width: 32rem; } .panel.pictures { grid-column: 1 / -1; max-width: none; }
 .pictures { display: grid; justify-content: start; gap: .6rem; }
 .pictures { grid-template-columns: repeat(var(--columns, 4), minmax(0, 9rem)); }
+.pictures .title { grid-column: 1 / -1; margin: 0; font-size: .9rem; }
 .pictures.whole { grid-template-columns: 1fr; } .pictures img { width: 100%; display: block; }
 .pictures span { display: block; font-size: .8rem; line-height: 1.3; overflow-wrap: anywhere; }
 svg.plot { width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; }

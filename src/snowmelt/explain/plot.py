@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 WIDTH, HEIGHT = 420, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 16, 12, 38
+LEFT, RIGHT, TOP, BOTTOM = 54, 16, 12, 38
 MOST_TICKS = 6
 _numbers = count()  # ids are of one process, so that figures of one page never share one
 

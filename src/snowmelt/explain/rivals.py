@@ -192,7 +192,7 @@ def chapter(setting: Setting) -> Chapter:
         [Mark("here", found.seconds)],
     )
     panels = [
-        *(pictures(each, [name, *[""] * (SHOWN - 1)], name, columns=SHOWN) for name, each in found.course.items()),
+        *(pictures(each, [], name, columns=SHOWN, title=name) for name, each in found.course.items()),
         course,
         losses,
     ]
@@ -209,9 +209,7 @@ def chapter(setting: Setting) -> Chapter:
     )
     side = still(
         [
-            pictures(
-                [to_network(each.pictures[:SAMPLED], UINT8)], [name, *[""] * (SAMPLED - 1)], "In the end", columns=10
-            )
+            pictures([to_network(each.pictures[:SAMPLED], UINT8)], [], f"{name}, in the end", columns=10, title=name)
             for name, each in found.judged.items()
         ],
         f"{SAMPLED} samples of each, and as many real digits that neither has seen.",
@@ -224,7 +222,7 @@ def chapter(setting: Setting) -> Chapter:
             "picture) and hard to train: the two must be kept in balance, their losses say little, and a generator "
             "may find a few pictures that always pass and make no others. A diffusion model has one network and one "
             "loss that goes down; it sees every training picture at every noise level, and can leave none out without "
-            "paying for it. Ho et al. showed that its pictures are as good.",
+            "paying for it. Ho et al. showed that its pictures can be as good.",
             f"Here both learn the digits for the same {seconds:.0f} seconds on this machine: a diffusion model as the "
             "library trains it, without classes and without guidance, and a small GAN by the book (a convolutional "
             "generator, a critic with spectral normalisation, the non-saturating loss, averaged weights).",

@@ -132,11 +132,13 @@ def chapter(setting: Setting) -> Chapter:
     """The whole chapter."""
     frames = film(setting)
     chosen = torch.linspace(0, len(frames) - 1, min(setting.stops, 31)).round().long().tolist()
-    shown = [torch.cat(frames[k][:2]) for k in chosen]
     words = [f"{k} of {len(frames) - 1}, σ/α = {frames[k][2]:.3g}" for k in chosen]
-    names = ["xₜ", *[""] * (FILM - 1), "E[x₀ | xₜ]", *[""] * (FILM - 1)]
+    rows = {"x<sub>t</sub>": 0, "E[x<sub>0</sub> | x<sub>t</sub>]": 1}
     strip = moving(
-        [pictures(shown, names, "Samples on their way", columns=FILM)],
+        [
+            pictures([frames[k][row] for k in chosen], [], f"Samples on their way, {said}", columns=FILM, title=name)
+            for (name, row), said in zip(rows.items(), ("noisy", "as the network sees them"), strict=True)
+        ],
         "Steps walked back",
         words,
         "Above: x<sub>t</sub>, the noisy pictures. Below: what the network makes of each, its estimate of the mean of "

@@ -146,7 +146,7 @@ def chapter(setting: Setting) -> Chapter:
         "Length of the step back",
         [f"{k} of {T} steps: {'one peak' if n == 1 else f'{n} peaks'}" for k, n in zip(lengths, counts, strict=True)],
         f"We stand at t = {T} on x = 0, and look back. Blue: where we may have come from, exactly, by Bayes' rule. "
-        "Orange: the Gaussian that fits it best, which is what a sampler's step draws from.",
+        "Orange: the best that a step could do which draws from a Gaussian.",
     )
     setting.tell("Sampling from an exact denoiser with every sampler")
     samples = SAMPLES if setting.effort.chain >= 1000 else FAST_SAMPLES
@@ -186,9 +186,9 @@ def chapter(setting: Setting) -> Chapter:
         + figure
         + "{number}"
         + prose(
-            "Past that step, the best Gaussian puts most of its draws into the gap, where nothing has ever been. In "
-            "pictures, the gap between two faces is a blend of both: blur. This is why steps must be small. Nothing is "
-            "wrong with the network in this argument; here it is exact, and one large step fails all the same.",
+            "Well past that step, the best Gaussian puts half of its draws into the gap, where nothing has ever been. "
+            "In pictures, the gap between two faces is a blend of both: blur. This is why steps must be small. Nothing "
+            "is wrong with the network in this argument; here it is exact, and one large step fails all the same.",
             "How many steps, then? Below, samplers draw from the two hills of chapter 3 with the exact denoiser, so "
             "that all error is the steps' own. <i>ddpm</i> and <i>euler-ancestral</i> take Gaussian steps back, as "
             "this chapter has it. The others walk along the probability flow (Song et al. 2021): a smooth curve from "

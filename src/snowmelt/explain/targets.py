@@ -120,29 +120,30 @@ def chapter(setting: Setting) -> Chapter:
     answered = setting.named is None or setting.path is not None
     x_0, own = (images[:1], None if cond is None else cond[:1]) if answered else (picture, None)
     noise = torch.randn(x_0.shape, generator=generator).to(x_0.device)
-    shown = []
+    asked, said = [], []
     stops = times if setting.stops > STOPS else times[::2]
     for t in stops:
         level = SCHEDULE.level(float(t))
         x_t = jump(x_0, level).sample(noise)
         rules = [rule_of(name, t) for name in TARGETS]
-        row = [x_t, *(target(x_0, noise, rule) for rule in rules)]
+        asked.append(torch.cat([x_t, *(target(x_0, noise, rule) for rule in rules)]).cpu())
         if answered:
             with torch.no_grad():
                 D = denoiser(x_t, level, own)
-            row += [D, *(output_of(D, x_t, rule) for rule in rules)]
-        shown.append(torch.cat(row).cpu())
-    names = ["xₜ", *WORDS.values()]
-    if answered:
-        names += ["model: E[x₀ | xₜ]", *(f"model: {word}" for word in WORDS.values())]
+            said.append(torch.cat([D, *(output_of(D, x_t, rule) for rule in rules)]).cpu())
     places = [float(t) for t in stops]
     across = Axis("noise level t", 0, 1000)
 
     def curves(of: dict[str, list[float]]) -> list[Curve]:
         return [Curve(WORDS[name], times, each, TARGETS[name]) for name, each in of.items()]
 
+    answer = []
+    if answered:
+        names = ["E[x₀ | xₜ]", *WORDS.values()]
+        answer.append(pictures(said, names, "Answered", columns=6, title="Answered by the model"))
     panels = [
-        pictures(shown, names, "Targets on one picture", columns=6),
+        pictures(asked, ["xₜ", *WORDS.values()], "Asked", columns=6, title="Asked"),
+        *answer,
         plot(
             curves(seen.error),
             across,
@@ -195,9 +196,9 @@ def chapter(setting: Setting) -> Chapter:
         + "{number}"
         + prose(
             "The square of that number is the weight that turns the loss on the noise into the loss on the mean. Ho et "
-            "al. left it away (their <i>simple</i> loss), which counts noisier levels more. Trained the same "
-            "way on the digits, 99% of the samples of a network that predicts the noise are recognised, and 69% of "
-            "one that predicts the mean (<code>docs/source-text.md</code>).",
+            "al. left it away (their <i>simple</i> loss), for better pictures. Trained otherwise alike on the digits, "
+            "99% of the samples of a network that predicts the noise are recognised, and 69% of one that predicts the "
+            "mean (<code>docs/source-text.md</code>).",
         )
     )
     return Chapter(
