@@ -215,6 +215,7 @@ def chapter(setting: Setting) -> Chapter:
         f"{SAMPLED} samples of each, and as many real digits that neither has seen.",
     )
     features = "the pixels themselves" if setting.effort.pixels else "those of a small network fitted to these digits"
+    haste = " Without <code>--fast</code> both have ninety." if setting.effort.pixels else ""
     body = (
         prose(
             "In 2020 the best pictures that machines made came from <b>GANs</b>: one network makes pictures, another "
@@ -225,7 +226,7 @@ def chapter(setting: Setting) -> Chapter:
             "paying for it. Ho et al. showed that its pictures can be as good.",
             f"Here both learn the digits for the same {seconds:.0f} seconds on this machine: a diffusion model as the "
             "library trains it, without classes and without guidance, and a small GAN by the book (a convolutional "
-            "generator, a critic with spectral normalisation, the non-saturating loss, averaged weights).",
+            f"generator, a critic with spectral normalisation, the non-saturating loss, averaged weights).{haste}",
         )
         + moving(
             panels,
