@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -25,18 +26,16 @@ class Browser:
         assert CHROMIUM is not None
         out_of, to_browser = os.pipe()
         from_browser, into = os.pipe()
-        # The browser reads its commands from descriptor 3 and answers on 4.
+
+        def place() -> None:
+            """The browser reads its commands from descriptor 3 and answers on 4, wherever our pipes are."""
+            for high, low in [(fcntl.fcntl(each, fcntl.F_DUPFD, 10), n) for each, n in ((out_of, 3), (into, 4))]:
+                os.dup2(high, low)
+
         self._process = subprocess.Popen(
-            [
-                "/bin/sh",
-                "-c",
-                f'exec "$0" "$@" 3<&{out_of} 4>&{into}',
-                CHROMIUM,
-                *FLAGS,
-                "--remote-debugging-pipe",
-                f"--user-data-dir={profile}",
-            ],
-            pass_fds=(out_of, into),
+            [CHROMIUM, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"],
+            close_fds=False,  # what Python opens is not inherited anyway, and 3 and 4 must be
+            preexec_fn=place,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

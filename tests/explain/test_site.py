@@ -130,15 +130,17 @@ def _walk(browser, name):
     browser.press(*HOME)
     assert browser.value(value) == "0", name
     seen, said = {browser.value(figure)}, {browser.value(words)}
-    for stop in (1, 2, 3):
+    # A slow machine makes few stops on the way of a training.
+    most = int(browser.value("document.querySelector('input[type=range]').max"))
+    for stop in range(1, 1 + min(3, most)):
         browser.press(*RIGHT)
         assert browser.value(value) == str(stop), name
         seen.add(browser.value(figure))
         said.add(browser.value(words))
     browser.press(*END)
     assert browser.value(value) == browser.value("document.querySelector('input[type=range]').max"), name
-    assert len(seen | {browser.value(figure)}) >= 4, name
-    assert len(said | {browser.value(words)}) >= 3, name
+    assert len(seen | {browser.value(figure)}) > min(3, most), name
+    assert len(said | {browser.value(words)}) > min(2, most), name
     assert browser.value("document.querySelector('input[type=range]').getAttribute('aria-valuetext')") == browser.value(
         words
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,18 @@ class SmallNetwork(nn.Module):
         return out
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tensors as small as a toy's are computed faster by one thread than by several that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def train_toy(
     steps: int,
     *,
@@ -136,6 +149,7 @@ def minimiser(distance: Callable[[Tensor, Tensor], Tensor], values: Tensor, shar
     return ((low + high) / 2).squeeze(1)
 
 
+@one_thread()
 def sample_toy(
     denoiser: Denoiser, sampler: str, steps: int, count: int, grid: str | None = None, seed: int = 0
 ) -> Tensor:
