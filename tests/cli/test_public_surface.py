@@ -17,6 +17,7 @@ EDIT = [
 ]
 OPTIONS = {
     "demo": ["--out", "--minutes", "--seed", "--device", "--overwrite"],
+    "explain": ["--out", "--data", "--model", "--fast", "--device", "--overwrite"],
     "train": [
         *("--data", "--data-dir", "--data_dir", "--train_data_dir"),
         *("--out", "--outdir", "--output_dir"),

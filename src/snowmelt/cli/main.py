@@ -20,6 +20,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command("snowmelt.cli.demo:demo", name="demo", help="About a minute: train on the bundled digits, sample, report.")
+app.command("snowmelt.cli.explain:explain", name="explain", help="Show how diffusion models work, in eight pages.")
 app.command("snowmelt.cli.train:train", name="train", help="Train a model on a folder of images, or resume a run.")
 app.command("snowmelt.cli.plan:plan", name="plan", help="Measure a few steps: speed, hours, memory and disk of a run.")
 app.command("snowmelt.cli.sample:sample", name="sample", help="Draw images from a trained model.")

@@ -36,11 +36,11 @@ summary { cursor: pointer; }
 """
 
 
-def page(title: str, parts: Sequence[str]) -> str:
-    """The whole file."""
+def page(title: str, parts: Sequence[str], style: str = "") -> str:
+    """The whole file; `style` adds to STYLE."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}{style}</style></head>'
         f"<body>{''.join(parts)}</body></html>\n"
     )
 

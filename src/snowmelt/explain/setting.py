@@ -1,0 +1,158 @@
+"""What all chapters share: how much is spent, the picture, the model and its images; made when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from snowmelt import api
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.data_set import Data
+from snowmelt.data.pipeline import load_data
+from snowmelt.image.codec import to_network
+from snowmelt.model.bundle import Model
+from snowmelt.model.condition import Condition
+from snowmelt.model.denoiser import Denoiser
+from snowmelt.process.level import Level, broadcast
+from snowmelt.process.schedule import Schedule
+from snowmelt.training.judged import data_of
+
+DIGITS = "digits"
+A_DIGIT = 25  # of the bundled ones: a clear one
+CHECKPOINTS = 10  # of the model that is trained on the digits, to see it on its way
+LARGE = 1024  # numbers in a picture, from which on figures have fewer stops
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is spent.
+
+    minutes   training of the digits' model, and of the GAN beside it
+    toy       steps of a toy's training
+    samples   pictures that are judged in the end, and on the way
+    draws     of a measured law
+    chain     steps of the chain that is walked
+    pixels    pictures are judged by their pixels, not by a network that has to be fitted first
+    """
+
+    minutes: float
+    toy: int
+    samples: int
+    on_the_way: int
+    draws: int
+    chain: int
+    pixels: bool
+
+
+FULL = Effort(1.5, toy=2000, samples=1000, on_the_way=200, draws=10_000, chain=1000, pixels=False)
+FAST = Effort(0.1, toy=400, samples=200, on_the_way=100, draws=10_000, chain=100, pixels=True)
+
+
+class Setting:
+    """What the chapters are made of.
+
+    folder  for what is trained on the spot
+    effort  how much is spent
+    data    the user's own images, or None for the bundled digits
+    model   the user's own model, or None for one that is trained on the digits
+    device  where models train and sample
+    tell    called with what is being done
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        effort: Effort = FULL,
+        data: str | None = None,
+        model: Path | None = None,
+        device: str = "auto",
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.effort, self.named, self.device, self.tell = folder, effort, data, device, tell
+        self.path = model
+
+    @cached_property
+    def digits_run(self) -> Path:
+        """A run on the digits, without classes and without a guide, with checkpoints on its way."""
+        self.tell(f"Training a model of the digits for {60 * self.effort.minutes:.0f} seconds")
+        return api.train(
+            DIGITS,
+            out=self.folder / "digits",
+            minutes=self.effort.minutes,
+            labels="none",
+            guide_at=0,
+            checkpoint_minutes=self.effort.minutes / CHECKPOINTS,
+            keep=10 * CHECKPOINTS,
+            log_every=5,
+            device=self.device,
+        )
+
+    @cached_property
+    def model(self) -> Model:
+        """The user's model, or that of the digits."""
+        return api.load(self.path or self.digits_run, device=self.device)
+
+    @cached_property
+    def images(self) -> Data:
+        """Images as the model takes them: the user's own, or what it was trained on."""
+        if self.path is None:
+            return load_data(DIGITS, labels="none")
+        try:
+            return data_of(self.path, self.model, self.named)[0]
+        except SnowmeltError as error:
+            if self.named is not None:
+                raise
+            raise SnowmeltError(error.message, "Name its images where they are now: --data DATA") from error
+
+    @cached_property
+    def picture(self) -> Tensor:
+        """One picture, [1, C, H, W] in [-1, 1]: of the user's data where some are named, or else of the model's."""
+        data = load_data(self.named, labels="none") if self.named and self.path is None else self.images
+        place = A_DIGIT if data.name == DIGITS else 0
+        return to_network(data.training.images[place : place + 1], data.value_range)
+
+    def check(self) -> None:
+        """Find the user's images and model before anything is trained; what is wrong with them is said now."""
+        if self.path is not None and self.model.images.conditions.pair is not None:
+            raise SnowmeltError(
+                f"--model {self.path}: this model makes pictures from others.", "Expected one that begins with noise."
+            )
+        _ = self.picture
+
+    def about(self, seconds: float) -> str:
+        """What the pages were made of, in a sentence."""
+        what = [f"images of {self.named}"] if self.named else []
+        what += [f"the model {self.path}"] if self.path else []
+        own = f"With {' and '.join(what)}, and toys" if what else "With toys and the bundled digits"
+        return f"{own}; snowmelt {version('snowmelt')}, torch {torch.__version__}, in {seconds:.0f} seconds."
+
+    @property
+    def stops(self) -> int:
+        """How many stops a slider over pictures has: large ones are kept few, so that the site stays small."""
+        return 41 if self.picture.numel() <= LARGE else 13
+
+    def held_out(self, count: int) -> tuple[Tensor, Condition | None]:
+        """Pictures [n, C, H, W] in [-1, 1] that the model has not been trained on, as far as there are any; and what it
+        is told of them.
+        """
+        split = self.images.holdout if len(self.images.holdout.images) else self.images.training
+        chosen = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0))[:count]
+        pixels, cond = split.take(chosen, self.model.images.conditions)
+        x_0 = to_network(pixels, self.images.value_range).to(self.model.device)
+        return x_0, None if cond is None else cond.to(self.model.device)
+
+
+def on_schedule(denoiser: Denoiser, own: Schedule) -> Denoiser:
+    """The denoiser of a model that has its own schedule, for noisy pictures at any other scale: by equal log-SNR."""
+
+    def moved(x: Tensor, level: Level, cond: Condition | None = None) -> Tensor:
+        there = own.at_log_snr(level.log_snr)
+        return denoiser(x * broadcast(there.scale / level.scale, x), there, cond)
+
+    return moved
