@@ -146,7 +146,7 @@ def _named(module):
     return pytest.param(module, id=name, marks=[pytest.mark.slow] * (module is rivals))
 
 
-@pytest.mark.parametrize("module", map(_named, MODULES))
+@pytest.mark.parametrize("module", [_named(module) for module in MODULES])
 def test_the_lines_of_python_run(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(module.CODE, module.__name__, "exec"), {})
