@@ -113,6 +113,7 @@ def test_axes_hold_their_values_and_number_them_roundly():
     assert axis("x", [2.0, 8.0]).low < 2 < 8 < axis("x", [2.0, 8.0]).high
     assert Axis("x", 0, 1).ticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
     assert Axis("x", 0.001, 10, log=True).ticks() == pytest.approx([0.001, 0.01, 0.1, 1, 10])
+    assert Axis("x", 0.6, 9, log=True).ticks() == pytest.approx([1, 2, 5])
     assert axis("x", [0.0, 1e-3, 1.0], log=True).low > 0
 
 
@@ -145,7 +146,7 @@ def _named(module):
     return pytest.param(module, id=name, marks=[pytest.mark.slow] * (module is rivals))
 
 
-@pytest.mark.parametrize("module", map(_named, MODULES))
+@pytest.mark.parametrize("module", [_named(module) for module in MODULES])
 def test_the_lines_of_python_run(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(module.CODE, module.__name__, "exec"), {})

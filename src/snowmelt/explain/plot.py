@@ -57,6 +57,9 @@ class Axis:
         """Round numbers between the ends."""
         if self.log:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
+            if len(powers) < 3:
+                between = [m * 10.0**power for power in range(powers.start - 1, powers.stop + 1) for m in (1, 2, 5)]
+                return [value for value in between if self.low <= value <= self.high]
             every = max(1, math.ceil(len(powers) / MOST_TICKS))
             return [10.0**power for power in powers if power % every == 0]
         rough = (self.high - self.low) / (MOST_TICKS - 1)
