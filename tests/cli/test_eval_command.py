@@ -61,6 +61,7 @@ def test_a_run_is_judged_by_the_images_it_was_trained_on(snowmelt, finished_run,
         "away_from": None,
         "options": {},
         "weights": "ema",
+        "precision": "fp32",
     }
     assert protocol["pixels"].startswith("uint8")
     assert len(protocol["features"]["sha256"]) == 64

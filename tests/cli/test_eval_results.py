@@ -216,7 +216,7 @@ def test_a_network_of_no_numbers_is_said_to_be_one(refusal, run, monkeypatch):
         next(model.denoiser.network.parameters()).fill_(torch.nan)
         return model
 
-    monkeypatch.setattr(api, "load_model", damaged)
+    monkeypatch.setattr(api, "open_model", damaged)
     assert "estimates are not finite" in refusal("eval", run, "--metrics", "anatomy")
     assert "not finite" in refusal("eval", run, *QUICK)
 

@@ -46,7 +46,7 @@ OPTIONS = {
         *("--steps", "--num_inference_steps"),
         *("--grid", "--set", "--clip", "--seed", "--seeds", "--class", "--value", "--cond-image", "--guidance"),
         *("--guidance-interval", "--guide", "--noise", "--compare", "--format", "--weights"),
-        *("--batch", "--device", "--overwrite"),
+        *("--batch", "--precision", "--mixed_precision", "--device", "--overwrite"),
     ],
     "eval": [
         *("--model", "--real", "--fake", "--metrics", "--features", "-n", "--count", "--nll-images"),
