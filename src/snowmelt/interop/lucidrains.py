@@ -21,7 +21,7 @@ from snowmelt.interop.files import named_tensors
 from snowmelt.interop.foreign import Foreign, Source, Told, image_spec, learned_variance, told_denoiser
 from snowmelt.interop.mapping import Form, Rule, read_tensors
 from snowmelt.model.bundle import ModelConfig, SamplerDefaults, Weights
-from snowmelt.model.networks import LinearUNetConfig, build
+from snowmelt.model.networks import LinearUNetConfig, outline
 from snowmelt.process.schedule import Schedule
 
 AVERAGE = "ema_model."
@@ -73,8 +73,7 @@ def read(source: Source, told: Told) -> Foreign:
     sampler = SamplerDefaults(
         "ddpm", schedule.steps or 1000, "trailing", {"variance": "learned" if learned else "small"}, "clamp"
     )
-    with torch.device("meta"):
-        expected = build(network).state_dict()
+    expected = outline(network).state_dict()
     rules = table(network)
     weights = {kind: read_tensors(rules, _of_network(part), expected, str(path)) for kind, part in parts.items()}
     origin: dict[str, Any] = {"source": str(path), "format": "lucidrains"}
@@ -158,9 +157,7 @@ def inferred(tensors: Mapping[str, Tensor], path: Path) -> LinearUNetConfig:
 
 def table(config: LinearUNetConfig) -> list[Rule]:
     """Which of their tensors is which of ours."""
-    with torch.device("meta"):
-        names = list(build(config).state_dict())
-    return [_rule(config, name) for name in names]
+    return [_rule(config, name) for name in outline(config).state_dict()]
 
 
 def _rule(config: LinearUNetConfig, name: str) -> Rule:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
-import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.interop.mapping import Form, Rule
-from snowmelt.model.networks import UNet, UNetConfig, build
+from snowmelt.model.networks import UNet, UNetConfig, outline
 from snowmelt.model.networks.norm import group_count
 
 
@@ -57,17 +57,12 @@ class Naming:
 
 def expected_tensors(config: UNetConfig) -> dict[str, Tensor]:
     """The network's tensors on the meta device: names and shapes without memory."""
-    return _empty(config).state_dict()
-
-
-def _empty(config: UNetConfig) -> UNet:
-    with torch.device("meta"):
-        return build(config)
+    return outline(config).state_dict()
 
 
 def unet_rules(config: UNetConfig, naming: Naming) -> list[Rule]:
     """The table for this network: one rule for each of their tensors."""
-    network = _empty(config)
+    network = cast("UNet", outline(config))
     rules = [
         rule
         for name in network.state_dict()

@@ -18,7 +18,7 @@ from snowmelt.base.files import quoted, read_json, write_json
 from snowmelt.image.codec import ValueRange
 from snowmelt.model.condition_spec import NOTHING_ELSE, ConditionSpec
 from snowmelt.model.denoiser import NetworkDenoiser
-from snowmelt.model.networks import build, config_from_dict, config_to_dict, prepare
+from snowmelt.model.networks import build, config_from_dict, config_to_dict, outline, prepare
 from snowmelt.model.networks.config import AnyConfig, NetworkConfig
 from snowmelt.model.tensors import load_into, load_tensors, save_tensors
 
@@ -236,10 +236,8 @@ def _load_network(config: AnyConfig, file: Path, digest: str, device: torch.devi
 
 def network_with(config: AnyConfig, tensors: Mapping[str, Tensor], where: str, device: torch.device) -> nn.Module:
     """The network with these weights, for inference. Raises SnowmeltError where they do not fit it."""
-    # On the meta device first: a config that asks for more than there is allocates nothing.
-    with torch.device("meta"):
-        expected = build(config).state_dict()
-    _require_same_shapes(expected, tensors, where)
+    # The outline first: a config that asks for more than there is allocates nothing.
+    _require_same_shapes(outline(config).state_dict(), tensors, where)
     network: nn.Module = build(config)
     load_into(network.state_dict(), tensors, where)
     return prepare(network.eval().requires_grad_(False), device)

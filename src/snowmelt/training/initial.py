@@ -14,7 +14,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.data_set import Data
 from snowmelt.interop.formats import open_model
 from snowmelt.model.bundle import ImageSpec
-from snowmelt.model.networks import AnyConfig, LinearUNetConfig, build, config_from_dict, config_to_dict
+from snowmelt.model.networks import AnyConfig, LinearUNetConfig, config_from_dict, config_to_dict, outline
 from snowmelt.training import augment
 from snowmelt.training.recipe import PROCESSES, Process
 
@@ -101,8 +101,7 @@ def _with_classes(initial: Initial, names: tuple[str, ...] | None) -> tuple[Init
         if before is not None:
             tensors = _added_to_embedding(initial.network, tensors, before[-1])
         return replace(initial, network=network, tensors=tensors), ["Its classes are left out: the images have none"]
-    with torch.device("meta"):
-        width = build(network).state_dict()[LABELS].shape[1]
+    width = outline(network).state_dict()[LABELS].shape[1]
     none = torch.zeros(width) if before is None else before[-1]
     # One row more than classes: the last is for no class.
     rows = {} if before is None else dict(zip(initial.images.class_names or (), before[:-1], strict=True))

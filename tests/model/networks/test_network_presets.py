@@ -1,8 +1,11 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.model.networks import PRESETS, build, parameter_count
+from snowmelt.model.networks import PRESETS, build, outline, parameter_count
 
 # The published networks: Ho et al.'s at 32x32 and 256x256, OpenAI's with learned variance, NVIDIA's.
 # A network that takes classes has one row more than theirs, for "withheld".
@@ -18,9 +21,7 @@ PUBLISHED = {
 @pytest.mark.parametrize(("name", "published"), PUBLISHED.items(), ids=PUBLISHED.keys())
 def test_published_networks_have_the_published_number_of_parameters(name, published):
     channels_out, num_classes, count = published
-    with torch.device("meta"):
-        net = build(PRESETS.get(name)(3, channels_out, num_classes))
-    assert parameter_count(net) == count
+    assert parameter_count(outline(PRESETS.get(name)(3, channels_out, num_classes))) == count
 
 
 def test_frozen_parameters_do_not_count():
@@ -54,3 +55,31 @@ def test_fast_works_at_half_and_quarter_resolution():
 def test_unknown_preset_lists_the_choices():
     with pytest.raises(SnowmeltError, match="ddpm-cifar10"):
         PRESETS.get("ddpm-cifar")
+
+
+def described(network):
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["tiny", "fast", "dit-s"])
+def test_an_outline_is_the_network_without_its_numbers(name):
+    config = PRESETS.get(name)(1, 1, 10)
+    drawn = torch.get_rng_state()
+    found = outline(config)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(tensor.is_meta for tensor in found.state_dict().values())
+    assert described(found) == described(build(config))
+
+
+LOADS = """
+import sys
+from snowmelt.model.networks import PRESETS, build, outline
+outline(PRESETS.get("fast")(1, 1, 10))
+build(PRESETS.get("fast")(1, 1, 10))
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_no_compiler_is_imported_to_build_a_network():
+    """It takes a second, which every start of `snowmelt sample` would take longer."""
+    assert subprocess.run([sys.executable, "-c", LOADS], check=False).returncode == 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import overload
+from collections.abc import Callable
+from typing import Any, overload
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from snowmelt.model.networks.config import (
     AnyConfig,
@@ -35,6 +38,7 @@ __all__ = [
     "build",
     "config_from_dict",
     "config_to_dict",
+    "outline",
     "parameter_count",
     "prepare",
     "recompute_activations",
@@ -52,6 +56,26 @@ def build(config: AnyConfig) -> UNet | Transformer | LinearUNet:
     if isinstance(config, UNetConfig):
         return UNet(config)
     return LinearUNet(config) if isinstance(config, LinearUNetConfig) else Transformer(config)
+
+
+def outline(config: AnyConfig) -> UNet | Transformer | LinearUNet:
+    """The network that `config` describes without its numbers: names, shapes and types, on the meta device."""
+    with torch.device("meta"), _NothingDrawn():
+        return build(config)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out the drawing of initial weights: torch takes a second to find nothing to fill."""
+
+    DRAWS = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func.__name__ in self.DRAWS:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def parameter_count(module: nn.Module) -> int:
