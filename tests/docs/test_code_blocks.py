@@ -1,9 +1,9 @@
 """What the guides tell the reader to type, typed: in a folder with a few small pictures.
 
-One rule makes it short: `--minutes M` and `--images N` become `--steps 3` (6 with --resume), -n becomes 4, editing takes
-10 steps, --compare 3, plan measures 1, and evaluations draw 8 samples. A block after `<!-- not run: why -->` is only
-parsed, one after `<!-- slow: why -->` is run by `make test-slow`. Each page is followed from its beginning to its end,
-in a folder of its own.
+One rule makes it short: `--minutes M` and `--images N` become `--steps 3` (6 with --resume), -n becomes 4, editing
+takes 10 steps, --compare 3, plan measures 1, and evaluations draw 8 samples. A block after `<!-- not run: why -->` is
+only parsed, one after `<!-- slow: why -->` is run by `make test-slow`. Each guide is followed from its beginning to its
+end, in a folder of its own; the README's commands, which want data sets and minutes, are parsed.
 """
 
 import re
