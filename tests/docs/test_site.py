@@ -1,5 +1,6 @@
 """What the site is made with: links that are checked, docstrings that are set, a table that is the code's."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import links  # noqa: E402
 import plain_docstrings  # noqa: E402
 import reference  # noqa: E402
 
+from snowmelt.explain.site import CHAPTERS  # noqa: E402
 from snowmelt.interop.diffusers.scheduler import FLOW, KINDS, PREDICTIONS  # noqa: E402
 
 
@@ -44,3 +46,9 @@ def test_the_guide_to_diffusers_has_their_schedulers_as_they_are_read():
         assert f"| `{name}` | `--sampler {kind.sampler}` |" in guide
     assert FLOW in guide
     assert all(f'"{name}"' in guide for name in PREDICTIONS)
+
+
+def test_the_front_page_leads_to_every_chapter():
+    front = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    found = re.findall(r'href="explain/(\d)-[\w-]+\.html"', front)
+    assert [int(number) for number in found] == list(range(1, len(CHAPTERS) + 1))
