@@ -169,3 +169,16 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     finally:
         with suppress(OSError):
             subprocess.run(["umount", str(place)], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def small_unet2d() -> dict[str, Any]:
+    """The config of a diffusers U-Net of a few thousand weights, for 8x8 images."""
+    return {
+        "sample_size": 8,
+        "block_out_channels": (16, 32),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+    }

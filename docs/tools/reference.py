@@ -11,14 +11,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import snowmelt
 from snowmelt.base.registry import Registry
 from snowmelt.cli.main import app, run
 from snowmelt.evaluation.features.choice import features
 from snowmelt.interop.formats import formats
-from snowmelt.model.networks import build, parameter_count
+from snowmelt.model.networks import outline, parameter_count
 from snowmelt.model.networks.presets import PRESETS
 from snowmelt.model.prediction import clocks, predictions
 from snowmelt.process.shapes import shapes
@@ -58,8 +56,7 @@ def presets() -> str:
     rows = []
     for entry in recipes:
         recipe, process = entry.value, entry.value.process
-        with torch.device("meta"):
-            count = parameter_count(build(PRESETS.get(recipe.network)(3, 3, 0)))
+        count = parameter_count(outline(PRESETS.get(recipe.network)(3, 3, 0)))
         levels = process.noise_levels or "continuous"
         sampler = f"{process.sampler.name}, {process.sampler.steps}"
         how = f"{recipe.optimizer} {recipe.lr:g}"

@@ -12,26 +12,15 @@ from snowmelt.model.networks.presets import PRESETS
 
 diffusers = pytest.importorskip("diffusers")
 
-UNET = {
-    "sample_size": 8,
-    "block_out_channels": (16, 32),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-    "downsample_padding": 0,
-    "flip_sin_to_cos": False,
-    "freq_shift": 1,
-    "norm_eps": 1e-6,
-}
+HO = {"downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "norm_eps": 1e-6}
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory):
+def theirs(tmp_path_factory, small_unet2d):
     """A small model that diffusers wrote; for reading only."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("hub") / "theirs"
-    unet, scheduler = diffusers.UNet2DModel(**UNET), diffusers.DDIMScheduler()
+    unet, scheduler = diffusers.UNet2DModel(**small_unet2d, **HO), diffusers.DDIMScheduler()
     diffusers.DDPMPipeline(unet, scheduler).save_pretrained(folder)
     return folder
 

@@ -18,22 +18,13 @@ from snowmelt.training.metrics import read_metrics
 
 diffusers = pytest.importorskip("diffusers")
 
-UNET = {
-    "sample_size": 8,
-    "block_out_channels": (16, 32),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-}
-
 
 @pytest.fixture
-def theirs(tmp_path):
+def theirs(tmp_path, small_unet2d):
     """A small model of diffusers, of a schedule with settings of its own."""
     torch.manual_seed(0)
     scheduler = diffusers.DDPMScheduler(num_train_timesteps=200, beta_end=0.05, variance_type="fixed_large")
-    diffusers.DDPMPipeline(diffusers.UNet2DModel(**UNET), scheduler).save_pretrained(tmp_path / "theirs")
+    diffusers.DDPMPipeline(diffusers.UNet2DModel(**small_unet2d), scheduler).save_pretrained(tmp_path / "theirs")
     return tmp_path / "theirs"
 
 

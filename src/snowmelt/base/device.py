@@ -41,7 +41,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         return "bf16" if multiplies_bf16(device) else "fp32"
     if name not in PRECISIONS:
         raise SnowmeltError(f"--precision {name!r} is not known.", f"Choices: auto, {', '.join(PRECISIONS)}")
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+    if name == "bf16" and device.type == "cuda" and not multiplies_bf16(device):
         raise SnowmeltError("--precision bf16: this GPU has no bfloat16.", "It can do fp32 and fp16.")
     if name == "fp16" and device.type != "cuda":
         raise SnowmeltError(f"--precision fp16 is for NVIDIA GPUs, not {device.type}.", "Use fp32 or bf16.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from snowmelt.explain.plot import Change, Panel, _numbers
 from snowmelt.image.codec import UINT8, to_source
+from snowmelt.report.html import png_link
 
 # An element's attribute, or its text, becomes what the stop says.
 SCRIPT = """
@@ -121,4 +121,4 @@ def _uri(image: Tensor) -> str:
     pixels = to_source(image[None], UINT8)[0, : 3 if len(image) > 4 else len(image)].permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return png_link(buffer.getvalue())

@@ -22,7 +22,7 @@ from snowmelt.explain.page import Chapter, Number, prose, wide_table
 from snowmelt.explain.plot import Axis, Curve, Mark, axis, plot
 from snowmelt.explain.setting import DIGITS, Setting
 from snowmelt.image.codec import UINT8, to_network, to_source
-from snowmelt.training.checkpoint import load_checkpoint
+from snowmelt.training.checkpoint import folders_of, load_checkpoint
 from snowmelt.training.metrics import read_metrics
 from snowmelt.training.run import METRICS
 
@@ -79,7 +79,7 @@ class Rivals:
 def checkpoints(run: Path) -> list[tuple[float, Path]]:
     """(seconds of training, folder) of a run's checkpoints with a model in them, the first steps left out."""
     found = []
-    for folder in sorted((run / "checkpoints").glob("step_*")):
+    for folder in folders_of(run):
         position, _ = load_checkpoint(folder)
         if position.step > 0:
             found.append((position.elapsed, folder))

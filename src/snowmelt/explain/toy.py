@@ -122,6 +122,11 @@ def least_error(data: MixtureData, level: Level) -> float:
     return second - float((density * data(x, levels).flatten() ** 2).sum()) * spacing
 
 
+def clean(count: int) -> Level:
+    """The level without noise, `count` times."""
+    return Level(torch.ones(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64))
+
+
 def peaks(values: Tensor) -> int:
     """How many points of [n] are higher than both their neighbours."""
     return int(((values[1:-1] > values[:-2]) & (values[1:-1] >= values[2:])).sum())
@@ -129,8 +134,7 @@ def peaks(values: Tensor) -> int:
 
 def posterior_on(data: MixtureData, x_t: Tensor, level: Level, points: Tensor) -> Tensor:
     """q(x_0 = points | x_t) for each x_t [b] on a line, [b, n] float64; rows sum to 1 over evenly spaced points [n]."""
-    clean = Level(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)).expand(len(points))
-    log = data.log_density(points[:, None], clean)
+    log = data.log_density(points[:, None], clean(len(points)))
     return (log - 0.5 * ((x_t[:, None] - float(level.alpha) * points) / float(level.sigma)) ** 2).softmax(1)
 
 
@@ -178,8 +182,8 @@ def density(values: Tensor, low: float, high: float, bins: int) -> tuple[list[fl
 
 def density_of(data: MixtureData, points: list[float]) -> list[float]:
     """The true density of clean data at points of a line."""
-    clean = Level(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)).expand(len(points))
-    true: list[float] = data.log_density(torch.tensor(points, dtype=torch.float64)[:, None], clean).exp().tolist()
+    at = torch.tensor(points, dtype=torch.float64)[:, None]
+    true: list[float] = data.log_density(at, clean(len(points))).exp().tolist()
     return true
 
 

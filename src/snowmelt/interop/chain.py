@@ -33,6 +33,11 @@ def recognised(betas: Tensor, where: str) -> Schedule:
     )
 
 
+def usual_options(name: str) -> dict[str, float]:
+    """What a named schedule takes its options for where they are not said."""
+    return {key: parameter.default for key, parameter in signature(shapes.get(name)).parameters.items()}
+
+
 def unscaled(name: str, steps: int, beta_start: float, beta_end: float) -> Schedule:
     """The chain of `steps` betas that run from `beta_start` to `beta_end` as they stand.
 
@@ -40,6 +45,6 @@ def unscaled(name: str, steps: int, beta_start: float, beta_end: float) -> Sched
     """
     share = steps / 1000
     options = {"beta_start": beta_start * share, "beta_end": beta_end * share}
-    usual = {key: parameter.default for key, parameter in signature(shapes.get(name)).parameters.items()}
+    usual = usual_options(name)
     same = all(math.isclose(options[key], usual[key], rel_tol=1e-12) for key in options)
     return Schedule(name, steps, options={} if same else options)

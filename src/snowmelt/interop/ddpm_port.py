@@ -10,12 +10,11 @@ from torch import Tensor
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import sha256
 from snowmelt.interop.files import named_tensors
-from snowmelt.interop.foreign import Foreign, Source, Told, ancestral, image_spec, learned_variance, told_denoiser
+from snowmelt.interop.foreign import Foreign, Source, Told, image_spec, learned_variance, told_process
 from snowmelt.interop.mapping import POINTWISE_2D, read_tensors
-from snowmelt.interop.unet_names import Naming, Place, expected_tensors, require_groups, unet_rules
+from snowmelt.interop.unet_names import Naming, Place, require_groups, unet_rules
 from snowmelt.model.bundle import ModelConfig
-from snowmelt.model.networks import UNetConfig
-from snowmelt.process.schedule import Schedule
+from snowmelt.model.networks import UNetConfig, outline
 
 GROUPS = 32
 
@@ -74,10 +73,9 @@ def read(source: Source, told: Told) -> Foreign:
     tensors = named_tensors(source.weights, str(path))
     network = inferred(tensors, path)
     learned = learned_variance(network, str(path))
-    weights = read_tensors(unet_rules(network, NAMING), tensors, expected_tensors(network), str(path))
-    denoiser = told_denoiser(told, learned)
+    weights = read_tensors(unet_rules(network, NAMING), tensors, outline(network).state_dict(), str(path))
+    denoiser, sampler = told_process(told, learned)
     images = image_spec(network, told.size or (0, 0))
-    sampler = ancestral(Schedule.from_config(denoiser["schedule"]), learned)
     origin = {"source": str(path), "format": "ddpm-port"}
     return Foreign(ModelConfig(network, denoiser, images, sampler), {"ema": weights}, {"ema": sha256(path)}, origin)
 

@@ -91,15 +91,20 @@ def named_tensors(value: Any, where: str, prefix: str = "") -> dict[str, Tensor]
     """The tensors of a state dict whose names begin with `prefix`, without it and without wrappers' prefixes."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise SnowmeltError(f"{where} is not a dictionary of weights by name.")
-    chosen = {name[len(prefix) :]: item for name, item in value.items() if name.startswith(prefix)}
-    for wrapper in WRAPPERS:
-        if chosen and all(name.startswith(wrapper) for name in chosen):
-            chosen = {name[len(wrapper) :]: item for name, item in chosen.items()}
+    chosen = unwrapped({name[len(prefix) :]: item for name, item in value.items() if name.startswith(prefix)})
     for name, item in chosen.items():
         if not isinstance(item, Tensor) or not item.is_floating_point():
             kind = str(item.dtype) if isinstance(item, Tensor) else type(item).__name__
             raise SnowmeltError(f"{where}: {name} is a {kind}, where a tensor of real numbers is expected.")
     return chosen
+
+
+def unwrapped(named: Mapping[str, Any]) -> dict[str, Any]:
+    """The same by names without the prefixes that wrappers put before all of them."""
+    for wrapper in WRAPPERS:
+        if named and all(name.startswith(wrapper) for name in named):
+            named = {name[len(wrapper) :]: item for name, item in named.items()}
+    return dict(named)
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.base.files import flag, quoted
 from snowmelt.image.codec import UINT8
-from snowmelt.interop.files import load_weights
+from snowmelt.interop.files import load_weights, unwrapped
 from snowmelt.model.bundle import ImageSpec, Model, ModelConfig, SamplerDefaults, Weights, network_with
 from snowmelt.model.denoiser import NetworkDenoiser
 from snowmelt.model.networks import AnyConfig, NetworkConfig
@@ -92,11 +92,7 @@ class Source:
     @cached_property
     def names(self) -> set[str]:
         """The names of what it holds, without the prefixes of wrappers."""
-        names = {name for name in self.weights if isinstance(name, str)}
-        for prefix in ("module.", "_orig_mod."):
-            if names and all(name.startswith(prefix) for name in names):
-                names = {name.removeprefix(prefix) for name in names}
-        return names
+        return set(unwrapped({name: item for name, item in self.weights.items() if isinstance(name, str)}))
 
 
 @dataclass(frozen=True)
@@ -145,21 +141,20 @@ def learned_variance(network: NetworkConfig, where: str) -> bool:
     return network.out_channels != network.in_channels
 
 
-def told_denoiser(told: Told, learned: bool) -> dict[str, Any]:
-    """The denoiser as far as it was told; what must be said has been asked for before."""
+def told_process(told: Told, learned: bool, variance: str = "large") -> tuple[dict[str, Any], SamplerDefaults]:
+    """(denoiser, sampler) as far as it was told; what must be said has been asked for before.
+
+    variance  of the published sampler of a chain, which takes all of its steps, where none was learned
+    """
     schedule = Schedule(told.schedule or "", told.noise_levels)
-    return {
+    denoiser = {
         "schedule": schedule.to_config(),
         "prediction": told.predict,
         "clock": told.clock or "index",
         "learned_variance": learned,
     }
-
-
-def ancestral(schedule: Schedule, learned: bool) -> SamplerDefaults:
-    """The published sampler of a chain of steps: all of them."""
-    variance = "learned" if learned else "large"
-    return SamplerDefaults("ddpm", schedule.steps or 1000, "trailing", {"variance": variance}, "clamp")
+    options = {"variance": "learned" if learned else variance}
+    return denoiser, SamplerDefaults("ddpm", schedule.steps or 1000, "trailing", options, "clamp")
 
 
 def with_null_row(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

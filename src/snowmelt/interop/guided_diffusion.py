@@ -20,17 +20,15 @@ from snowmelt.interop.foreign import (
     Foreign,
     Source,
     Told,
-    ancestral,
     image_spec,
     learned_variance,
-    told_denoiser,
+    told_process,
     with_null_row,
 )
 from snowmelt.interop.mapping import POINTWISE_1D, heads_outside, read_tensors
-from snowmelt.interop.unet_names import Naming, Place, expected_tensors, require_groups, unet_rules
+from snowmelt.interop.unet_names import Naming, Place, require_groups, unet_rules
 from snowmelt.model.bundle import ModelConfig
-from snowmelt.model.networks import UNetConfig
-from snowmelt.process.schedule import Schedule
+from snowmelt.model.networks import UNetConfig, outline
 
 GROUPS = 32  # of every norm there
 LABEL = "label_emb.weight"
@@ -105,14 +103,9 @@ def read(source: Source, told: Told) -> Foreign:
     elif told.null_class:
         network = _without_null(network, path)
     rules = unet_rules(network, NAMING if told.qkv == "new" else LEGACY)
-    weights = read_tensors(rules, tensors, expected_tensors(network), str(path))
-    denoiser = told_denoiser(told, learned)
-    config = ModelConfig(
-        network,
-        denoiser,
-        image_spec(network, told.size or (0, 0)),
-        ancestral(Schedule.from_config(denoiser["schedule"]), learned),
-    )
+    weights = read_tensors(rules, tensors, outline(network).state_dict(), str(path))
+    denoiser, sampler = told_process(told, learned)
+    config = ModelConfig(network, denoiser, image_spec(network, told.size or (0, 0)), sampler)
     origin = {"source": str(path), "format": "guided-diffusion"}
     return Foreign(config, {"ema": weights}, {"ema": sha256(path)}, origin, tuple(notes))
 

@@ -18,11 +18,10 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import sha256
 from snowmelt.interop.chain import recognised
 from snowmelt.interop.files import named_tensors
-from snowmelt.interop.foreign import Foreign, Source, Told, image_spec, learned_variance, told_denoiser
+from snowmelt.interop.foreign import Foreign, Source, Told, image_spec, learned_variance, told_process
 from snowmelt.interop.mapping import Form, Rule, read_tensors
-from snowmelt.model.bundle import ModelConfig, SamplerDefaults, Weights
+from snowmelt.model.bundle import ModelConfig, Weights
 from snowmelt.model.networks import LinearUNetConfig, outline
-from snowmelt.process.schedule import Schedule
 
 AVERAGE = "ema_model."
 NETWORK = "model."
@@ -68,11 +67,7 @@ def read(source: Source, told: Told) -> Foreign:
     network = inferred(_of_network(first), path)
     learned = learned_variance(network, str(path))
     told = _completed(told, first, path)
-    denoiser = told_denoiser(told, learned)
-    schedule = Schedule.from_config(denoiser["schedule"])
-    sampler = SamplerDefaults(
-        "ddpm", schedule.steps or 1000, "trailing", {"variance": "learned" if learned else "small"}, "clamp"
-    )
+    denoiser, sampler = told_process(told, learned, variance="small")
     expected = outline(network).state_dict()
     rules = table(network)
     weights = {kind: read_tensors(rules, _of_network(part), expected, str(path)) for kind, part in parts.items()}

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from torch import Tensor
-
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.interop.mapping import Form, Rule
 from snowmelt.model.networks import UNet, UNetConfig, outline
@@ -53,11 +51,6 @@ class Naming:
     matrices: Form | None = None
     qkv: Callable[[int], Form] | None = None
     sinusoids: Form | None = None
-
-
-def expected_tensors(config: UNetConfig) -> dict[str, Tensor]:
-    """The network's tensors on the meta device: names and shapes without memory."""
-    return outline(config).state_dict()
 
 
 def unet_rules(config: UNetConfig, naming: Naming) -> list[Rule]:

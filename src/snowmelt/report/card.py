@@ -17,7 +17,7 @@ def card_of(path: Path) -> Card:
         return Card()
     run = Run.read(folder)
     pictures = [folder / "samples" / "grid.png", *(picture_of(file, SAMPLES) for file, _ in run.results)]
-    pictures += sorted((folder / "previews").glob("step_*.png"))[-1:]
+    pictures += run.previews[-1:]
     grid = next((picture.read_bytes() for picture in pictures if picture.is_file()), None)
     if not run.results:
         return Card(grid)

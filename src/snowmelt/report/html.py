@@ -82,11 +82,15 @@ def folded(title: str, text: str) -> str:
 
 def figure(png: bytes, caption: str, plot: bool = False) -> str:
     """A picture with its caption; a `plot` is smoothed when it is shrunk, pixels are not."""
-    data = base64.b64encode(png).decode()
     return (
-        f'<figure><img{_class("plot" if plot else "")} alt="{html.escape(caption)}" src="data:image/png;base64,{data}">'
+        f'<figure><img{_class("plot" if plot else "")} alt="{html.escape(caption)}" src="{png_link(png)}">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
+
+
+def png_link(png: bytes) -> str:
+    """A picture as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def strip(figures: Sequence[str]) -> str:

@@ -67,6 +67,11 @@ class Run:
             results.append((path, result))
         return Run(folder, load_config(folder / CONFIG), read_metrics(folder / METRICS), results)
 
+    @property
+    def previews(self) -> list[Path]:
+        """The pictures drawn on the way, the newest last."""
+        return sorted((self.folder / "previews").glob("step_*.png"))
+
     def newest(self, *kinds: str) -> tuple[Path, dict[str, Any]] | None:
         """The newest result that holds one of these."""
         return next((each for each in self.results if any(kind in each[1] for kind in kinds)), None)
@@ -213,7 +218,7 @@ def _training(run: Run) -> list[str]:
 
 
 def _previews(run: Run) -> list[str]:
-    paths = sorted((run.folder / "previews").glob("step_*.png"))[-PREVIEWS:]
+    paths = run.previews[-PREVIEWS:]
     if not paths:
         return []
     shown = [figure(path.read_bytes(), f"step {int(path.stem[5:]):,}") for path in paths]

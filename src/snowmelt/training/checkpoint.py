@@ -46,6 +46,11 @@ def folder_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step_{step:08d}"
 
 
+def folders_of(run: Path) -> list[Path]:
+    """The checkpoints of a run, the newest last."""
+    return sorted((run / "checkpoints").glob("step_*"))
+
+
 def save_checkpoint(folder: Path, position: Position, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Write a checkpoint; `tensors` are groups such as raw, ema_0, optimizer, each a safetensors file."""
     if folder.exists():
@@ -77,7 +82,7 @@ def load_checkpoint(folder: Path) -> tuple[Position, dict[str, dict[str, Tensor]
 
 def load_latest(run: Path) -> tuple[Position, dict[str, dict[str, Tensor]], list[str]]:
     """The newest whole checkpoint of a run, and a sentence for each newer one that is broken."""
-    folders = sorted((run / "checkpoints").glob("step_*"), reverse=True)
+    folders = folders_of(run)[::-1]
     if not folders:
         raise SnowmeltError(f"{run} holds no checkpoint, so there is nothing to resume.")
     remarks = []
@@ -93,7 +98,7 @@ def load_latest(run: Path) -> tuple[Position, dict[str, dict[str, Tensor]], list
 
 def discard_old(run: Path, keep: int) -> None:
     """Keep the newest checkpoints only; a removal that is cut short leaves no half checkpoint under its name."""
-    for folder in sorted((run / "checkpoints").glob("step_*"))[:-keep]:
+    for folder in folders_of(run)[:-keep]:
         doomed = folder.with_name(TEMPORARY + folder.name)
         folder.rename(doomed)
         shutil.rmtree(doomed)
@@ -101,7 +106,7 @@ def discard_old(run: Path, keep: int) -> None:
 
 def set_aside(run: Path, step: int) -> None:
     """Rename the checkpoints after `step`, which are broken: they must not count among those that are kept."""
-    for folder in (run / "checkpoints").glob("step_*"):
+    for folder in folders_of(run):
         if folder > folder_of(run, step):
             aside = folder.with_name(f"broken_{folder.name}")
             if aside.exists():

@@ -16,7 +16,7 @@ from snowmelt.interop.formats import open_model
 from snowmelt.model.bundle import ImageSpec
 from snowmelt.model.networks import AnyConfig, LinearUNetConfig, config_from_dict, config_to_dict, outline
 from snowmelt.training import augment
-from snowmelt.training.recipe import PROCESSES, Process
+from snowmelt.training.recipe import PROCESSES, Process, Recipe
 
 LABELS = "embedding.conditions.label.weight"
 # A tenth of what is usual at the beginning: what has been learned is not to be shaken off.
@@ -41,6 +41,12 @@ class Initial:
     process: Process
     images: ImageSpec
     tensors: Mapping[str, Tensor]
+
+    def recipe(self, preset: Recipe) -> Recipe:
+        """The preset's recipe, but for what the model settles and what suits going on: a small rate, nothing new told,
+        and no guide, for the model is no beginner.
+        """
+        return replace(preset, process=self.process, lr=LR, optimizer=OPTIMIZER, augment=0.0, guide_at=0.0)
 
 
 def read_initial(source: str) -> Initial:

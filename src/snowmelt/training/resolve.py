@@ -25,7 +25,7 @@ from snowmelt.training.budget import Budget
 from snowmelt.training.config import DataConfig, TrainConfig
 from snowmelt.training.density import densities
 from snowmelt.training.ema import parse_profile
-from snowmelt.training.initial import LR, OPTIMIZER, Initial, refuse_settled
+from snowmelt.training.initial import Initial, refuse_settled
 from snowmelt.training.objective import distances
 from snowmelt.training.optimizer import OPTIMIZERS
 from snowmelt.training.recipe import PROCESSES, Process, Recipe, preset_for, recipes
@@ -89,10 +89,10 @@ def check_wishes(wishes: Wishes, device: torch.device, world: int) -> None:
 
 
 def _decide(
-    wishes: Wishes, recipe: Recipe, device: torch.device, world: int, initial: Initial | None = None
+    wishes: Wishes, recipe: Recipe, device: torch.device, world: int
 ) -> tuple[Process, int, tuple[str, ...], str, Budget]:
     """(process, batch, averages, precision, budget): what does not depend on the data."""
-    process = resolve_process(wishes, recipe, initial)
+    process = resolve_process(wishes, recipe)
     distances.entry(wishes.loss)
     batch = recipe.batch if wishes.batch is None else wishes.batch
     _check_numbers(wishes, batch, world)
@@ -118,21 +118,15 @@ def resolve(
 
     Contradictions are errors that name the flag.
     """
-    channels, height, width = data.training.images.shape[1:]
+    height, width = data.training.images.shape[2:]
     few = wishes.preset == "auto" and data.report.readable < FEW_IMAGES
     preset = wishes.preset
     if preset == "auto":
         preset = preset_for(max(height, width), device.type != "cpu", few)
-    recipe = recipes.get(preset)
-    process, batch, emas, precision, budget = _decide(wishes, recipe, device, world, initial)
-    classes = 0 if data.class_names is None else len(data.class_names)
+    recipe = recipes.get(preset) if initial is None else initial.recipe(recipes.get(preset))
+    process, batch, emas, precision, budget = _decide(wishes, recipe, device, world)
     reasons = []
     dropout, augmented = recipe.dropout, recipe.augment
-    network: AnyConfig
-    if initial is not None:
-        network, augmented = initial.network, 0.0
-    else:
-        network = PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes)
     if few and initial is None:
         dropout, augmented = DROPOUT_OF_FEW, AUGMENT_OF_FEW
         reasons.append(
@@ -141,13 +135,7 @@ def resolve(
         )
     dropout = dropout if wishes.dropout is None else wishes.dropout
     augmented = augmented if wishes.augment is None else wishes.augment
-    if initial is None:
-        network = replace(
-            network,
-            augment_dim=augment.SIZE if augmented > 0 else 0,
-            value_dim=len(data.conditions.columns),
-            image_channels=data.conditions.pair_channels,
-        )
+    network = _network(recipe, process, data, augmented) if initial is None else initial.network
     if dropout is not None:
         network = replace(network, dropout=dropout)
     flip = recipe.flip if wishes.flip is None else wishes.flip
@@ -155,10 +143,7 @@ def resolve(
         handedness = measure_handedness(data.training.images, data.training.labels)
         flip = handedness.mirroring
         reasons.append(str(handedness))
-    guide_at, lr, optimizer = recipe.guide_at, recipe.lr, recipe.optimizer
-    if initial is not None:
-        guide_at, lr, optimizer = 0.0, LR, OPTIMIZER
-    guide_at = guide_at if wishes.guide_at is None else wishes.guide_at
+    guide_at = recipe.guide_at if wishes.guide_at is None else wishes.guide_at
     if guide_at > 0:
         low, high = recipe.guided
         led = replace(process.sampler, guidance=recipe.guidance, guided_above=low, guided_to=high)
@@ -174,8 +159,8 @@ def resolve(
         loss=wishes.loss,
         batch=batch,
         micro_batch=batch // world if wishes.micro_batch is None else min(wishes.micro_batch, batch // world),
-        lr=lr if wishes.lr is None else wishes.lr,
-        optimizer=optimizer if wishes.optimizer is None else wishes.optimizer,
+        lr=recipe.lr if wishes.lr is None else wishes.lr,
+        optimizer=recipe.optimizer if wishes.optimizer is None else wishes.optimizer,
         warmup=recipe.warmup if wishes.warmup is None else wishes.warmup,
         decay=recipe.decay if wishes.decay is None else wishes.decay,
         betas=recipe.betas,
@@ -186,7 +171,7 @@ def resolve(
         flip=flip,
         augment=augmented,
         stratified=recipe.stratified,
-        label_dropout=_label_dropout(wishes, classes > 0 or data.conditions != NOTHING_ELSE),
+        label_dropout=_label_dropout(wishes, bool(data.class_names) or data.conditions != NOTHING_ELSE),
         precision=precision,
         recompute=wishes.recompute,
         seed=wishes.seed,
@@ -196,6 +181,18 @@ def resolve(
         keep=wishes.keep,
     )
     return config, reasons
+
+
+def _network(recipe: Recipe, process: Process, data: Data, augmented: float) -> AnyConfig:
+    """The preset's network for these images, and for what it will be told of them."""
+    channels = data.training.images.shape[1]
+    classes = 0 if data.class_names is None else len(data.class_names)
+    return replace(
+        PRESETS.get(recipe.network)(channels, channels * (2 if process.learned_variance else 1), classes),
+        augment_dim=augment.SIZE if augmented > 0 else 0,
+        value_dim=len(data.conditions.columns),
+        image_channels=data.conditions.pair_channels,
+    )
 
 
 def _label_dropout(wishes: Wishes, told: bool) -> float:
@@ -285,14 +282,11 @@ def resolve_budget(wishes: Wishes, device: torch.device) -> Budget:
     return Budget(wishes.minutes, wishes.images, wishes.steps)
 
 
-def resolve_process(wishes: Wishes, recipe: Recipe, initial: Initial | None = None) -> Process:
-    """The preset's process, unless another prediction or schedule was asked for: then what that one is trained with.
-
-    A model to go on from settles it.
-    """
+def resolve_process(wishes: Wishes, recipe: Recipe) -> Process:
+    """The preset's process, unless another prediction or schedule was asked for: then what that one is trained with."""
     if wishes.predict is not None:
         predictions.entry(wishes.predict)
-    process = recipe.process if initial is None else initial.process
+    process = recipe.process
     if wishes.predict is not None and wishes.predict != process.prediction:
         process = PROCESSES[wishes.predict]
     if wishes.schedule is not None and wishes.schedule != process.schedule:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from snowmelt.interop.diffusers.names import NAMING
 from snowmelt.interop.mapping import read_tensors
-from snowmelt.interop.unet_names import expected_tensors, unet_rules
+from snowmelt.interop.unet_names import unet_rules
+from snowmelt.model.networks import outline
 from snowmelt.model.networks.unet import UNet
 
 
@@ -16,4 +17,4 @@ def from_diffusers(state: dict[str, Tensor], net: UNet) -> dict[str, Tensor]:
     if NAMING.label in state:
         null = net.state_dict()["embedding.conditions.label.weight"][-1:]
         state = {**state, NAMING.label: torch.cat([state[NAMING.label], null])}
-    return read_tensors(unet_rules(net.config, NAMING), state, expected_tensors(net.config), "the peer's weights")
+    return read_tensors(unet_rules(net.config, NAMING), state, outline(net.config).state_dict(), "the peer's weights")

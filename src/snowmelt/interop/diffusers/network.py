@@ -8,7 +8,7 @@ from typing import Any
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.interop.settings import Settings
 from snowmelt.interop.unet_names import normalised_channels, require_groups
-from snowmelt.model.networks import NetworkConfig, UNetConfig
+from snowmelt.model.networks import UNetConfig
 from snowmelt.model.networks.config import MAX_LEVELS
 from snowmelt.model.networks.norm import group_count
 
@@ -176,10 +176,8 @@ def _size(settings: Settings) -> tuple[int, int] | None:
     return side, side
 
 
-def write_network(config: NetworkConfig, size: tuple[int, int]) -> dict[str, Any]:
+def write_network(config: UNetConfig, size: tuple[int, int]) -> dict[str, Any]:
     """The `UNet2DModel` config, every key of it; what it cannot express is refused with the reason."""
-    if not isinstance(config, UNetConfig):
-        raise inexpressible("its network is a transformer, and UNet2DModel is a U-Net")
     groups = {group_count(n, config.max_groups, config.min_group_channels) for n in normalised_channels(config)}
     head = _head_channels(config)
     for wrong, reason in (

@@ -16,23 +16,22 @@ from snowmelt.interop.diffusers.files import CONFIG, INDEX, OTHER_WEIGHTS, OURS,
 from snowmelt.interop.diffusers.names import naming_of
 from snowmelt.interop.diffusers.network import ReadNetwork, read_network
 from snowmelt.interop.diffusers.scheduler import ReadScheduler, read_scheduler
-from snowmelt.interop.files import SAFETENSORS, load_weights, metadata, named_tensors
+from snowmelt.interop.files import SAFETENSORS, metadata, named_tensors
 from snowmelt.interop.foreign import (
     NO_NULL_NOTE,
     Foreign,
     Source,
     Told,
-    ancestral,
     image_spec,
     learned_variance,
-    told_denoiser,
+    told_process,
     with_null_row,
 )
 from snowmelt.interop.mapping import SWAPPED_SINUSOIDS, read_tensors
 from snowmelt.interop.settings import Settings
-from snowmelt.interop.unet_names import expected_tensors, unet_rules
+from snowmelt.interop.unet_names import unet_rules
 from snowmelt.model.bundle import ImageSpec, ModelConfig, SamplerDefaults, Weights
-from snowmelt.process.schedule import Schedule
+from snowmelt.model.networks import outline
 
 SCHEDULERS = (SCHEDULER, "scheduler_config.json", f"../{SCHEDULER}")
 UNETS = (UNET, ".")
@@ -57,7 +56,7 @@ def read(source: Source, told: Told) -> Foreign:
     unet = _unet(path)
     if unet is None:
         raise SnowmeltError(f"{path} holds no UNet2DModel.", f"Expected unet/{CONFIG}, or {CONFIG} beside {INDEX}.")
-    files: dict[Weights, Path] = {"ema": _weights(unet)}
+    files: dict[Weights, Source] = {"ema": _weights(unet)}
     averaged = path / UNET_AVERAGE
     if unet.resolve() != averaged.resolve() and (averaged / CONFIG).is_file():
         files = {"ema": _weights(averaged), "raw": files["ema"]}
@@ -87,12 +86,12 @@ def _read_file(source: Source, told: Told) -> Foreign:
     else:
         found = next((path.parent / name for name in SCHEDULERS if (path.parent / name).is_file()), None)
         stored = None if found is None else Settings.of(found)
-    return _assembled(path, {"ema": path}, settings, stored, None, told)
+    return _assembled(path, {"ema": source}, settings, stored, None, told)
 
 
 def _assembled(
     path: Path,
-    files: dict[Weights, Path],
+    files: dict[Weights, Source],
     settings: Settings,
     scheduler: Settings | None,
     beside: Settings | None,
@@ -118,7 +117,7 @@ def _assembled(
     if (images.channels, len(images.class_names or ())) != (network.in_channels, classes):
         raise SnowmeltError(f"{path / OURS} contradicts the network's {CONFIG}.", f"Remove {OURS} or copy it again.")
     weights = {kind: _read_weights(file, replace(found, network=network), null) for kind, file in files.items()}
-    digests = {kind: sha256(file) for kind, file in files.items()}
+    digests = {kind: sha256(file.path) for kind, file in files.items()}
     origin = {**(ours[1] if ours else {}), "source": str(path), "format": "diffusers"}
     return Foreign(ModelConfig(network, denoiser, images, sampler), weights, digests, origin, tuple(notes + list(more)))
 
@@ -129,12 +128,7 @@ def _process(
     """(denoiser, sampler, notes): by the scheduler's config, or as it was told."""
     if settings is None:
         told.require(path, predict="eps", schedule="linear", noise_levels=1000)
-        denoiser = told_denoiser(told, learned)
-        return (
-            denoiser,
-            ancestral(Schedule.from_config(denoiser["schedule"]), learned),
-            ("It came without a scheduler's config",),
-        )
+        return *told_process(told, learned), ("It came without a scheduler's config",)
     told.refuse(path, "predict", "schedule", "noise_levels")
     found: ReadScheduler = read_scheduler(settings)
     if found.learned and not learned:
@@ -148,16 +142,16 @@ def _process(
     return denoiser, found.sampler, found.notes
 
 
-def _read_weights(file: Path, found: ReadNetwork, null: bool) -> dict[str, Tensor]:
+def _read_weights(file: Source, found: ReadNetwork, null: bool) -> dict[str, Tensor]:
     """A file's weights under our names."""
-    tensors = named_tensors(load_weights(file), str(file))
+    tensors = named_tensors(file.weights, str(file.path))
     naming = naming_of(set(tensors))
     if found.swapped:
         naming = replace(naming, sinusoids=SWAPPED_SINUSOIDS)
     if found.network.num_classes and not null and naming.label in tensors:
         tensors = with_null_row(tensors, naming.label)
-    expected = expected_tensors(found.network)
-    return read_tensors(unet_rules(found.network, naming), tensors, expected, str(file))
+    expected = outline(found.network).state_dict()
+    return read_tensors(unet_rules(found.network, naming), tensors, expected, str(file.path))
 
 
 def _ours(settings: Settings) -> tuple[ImageSpec, dict[str, Any]]:
@@ -177,11 +171,11 @@ def _unet(path: Path) -> Path | None:
     return None
 
 
-def _weights(folder: Path) -> Path:
+def _weights(folder: Path) -> Source:
     """The file of weights in a network's folder; safetensors are preferred."""
     for name in (WEIGHTS, *OTHER_WEIGHTS):
         if (folder / name).is_file():
-            return folder / name
+            return Source(folder / name)
     raise SnowmeltError(f"{folder} holds no weights.", f"Expected {WEIGHTS} or {OTHER_WEIGHTS[0]}.")
 
 

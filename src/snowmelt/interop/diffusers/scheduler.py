@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
-from snowmelt.interop.chain import recognised, unscaled
+from snowmelt.interop.chain import recognised, unscaled, usual_options
 from snowmelt.interop.diffusers.network import inexpressible
 from snowmelt.interop.settings import Settings
 from snowmelt.model.bundle import SamplerDefaults
@@ -231,15 +231,9 @@ def _write_betas(schedule: Schedule) -> dict[str, Any]:
         "trained_betas": None,
     }
     if schedule.name in ("linear", "scaled-linear"):
-        ends = {key: beta * (1000 / steps) for key, beta in (_BETAS[schedule.name] | schedule.options).items()}
+        ends = {key: beta * (1000 / steps) for key, beta in (usual_options(schedule.name) | schedule.options).items()}
         if ends["beta_end"] <= MAX_BETA:  # theirs clips nothing
             return {**values, **ends, "beta_schedule": schedule.name.replace("-", "_")}
     if schedule.name == "cosine" and schedule.options.get("offset", 0.008) == 0.008:
         return {**values, "beta_schedule": "squaredcos_cap_v2"}
     return {**values, "trained_betas": plain.betas.tolist()}
-
-
-_BETAS = {
-    "linear": {"beta_start": 1e-4, "beta_end": 0.02},
-    "scaled-linear": {"beta_start": 0.00085, "beta_end": 0.012},
-}

@@ -19,7 +19,7 @@ from snowmelt.interop.diffusers.scheduler import write_scheduler
 from snowmelt.interop.mapping import write_tensors
 from snowmelt.interop.unet_names import unet_rules
 from snowmelt.model.bundle import ImageSpec, Model
-from snowmelt.model.networks import UNet, UNetConfig
+from snowmelt.model.networks import Transformer, UNet, UNetConfig
 from snowmelt.model.tensors import save_tensors
 
 NONE = "none"
@@ -70,7 +70,8 @@ def write_pipeline(model: Model, class_name: str | None, card: Card) -> Pipeline
     """The pipeline. Raises SnowmeltError where diffusers cannot express the model, with the reason."""
     network, images, denoiser = model.denoiser.network, model.images, model.denoiser
     if not isinstance(network, UNet):
-        raise inexpressible("its network is a transformer, and UNet2DModel is a U-Net")
+        kind = "a transformer" if isinstance(network, Transformer) else "a U-Net of another family"
+        raise inexpressible(f"its network is {kind}, which UNet2DModel is not")
     config, tensors = network.config, network.state_dict()
     if class_name is not None:
         config, tensors = _of_one_class(config, tensors, images, class_name)
