@@ -198,6 +198,7 @@ def test_a_trainers_file_is_read_with_its_average(name, predict, schedule, steps
     found = torch.sigmoid(denoiser.schedule.log_snr(torch.arange(1, steps + 1)))
     torch.testing.assert_close(found, betas, rtol=2e-3, atol=3e-7)
     assert model.training["step"] == 7000
+    assert model.sampler.options == {"variance": "small"}
     samples_agree(model, name, 20, "trailing")
     raw = snowmelt.load(file, told={"size": (8, 8)}, weights="raw")
     assert torch.equal(raw.denoiser.network.conv_out.bias, 2 * denoiser.network.conv_out.bias)

@@ -66,6 +66,18 @@ def test_a_run_that_is_prolonged_keeps_its_guide_until_a_later_one_is_nearer(gui
     assert same(guide_of(guided_run), averages[37])
 
 
+def test_an_average_further_from_where_it_is_due_is_not_kept_though_the_kept_one_is_early(guided_run):
+    api.resume(guided_run, steps=36)
+    api.resume(guided_run, steps=44)  # due at 11, and 5 is nearer to it than 37
+    assert load_latest(guided_run)[0].guide_images == 5 * 8
+
+
+def test_the_guide_computes_in_the_precision_of_its_model(guided_run):
+    model = api.load(guided_run, precision="bf16")
+    assert model.denoiser.autocast == model.guide.autocast == torch.bfloat16
+    assert api.load(guided_run).guide.autocast is None
+
+
 def test_a_resumed_run_has_the_guide_of_one_that_was_not_interrupted(minimal, shoes, tmp_path, at_step):
     import signal
 

@@ -15,6 +15,7 @@ from snowmelt.training.checkpoint import load_checkpoint
 from snowmelt.training.config import load_config
 from snowmelt.training.initial import LR, fitted, read_initial
 from snowmelt.training.metrics import read_metrics
+from snowmelt.training.recipe import recipes
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -50,6 +51,17 @@ def test_a_run_begins_with_the_models_weights_and_goes_on(theirs, shoes, tmp_pat
     moved = (after.denoiser.network.conv_in.weight - before.denoiser.network.conv_in.weight).abs().max()
     assert 0 < moved < 0.01
     assert f"--init {theirs}" in config.command
+
+
+def test_going_on_is_a_recipe_with_a_small_rate_and_without_guide_or_augmentation(theirs):
+    initial = read_initial(str(theirs))
+    for name in ("tiny", "edm-cifar10"):  # one with a guide, one with augmentation
+        preset = recipes.get(name)
+        assert preset.guide_at > 0 or preset.augment > 0
+        going_on = initial.recipe(preset)
+        assert (going_on.guide_at, going_on.augment, going_on.lr, going_on.optimizer) == (0, 0, LR, "adamw")
+        assert going_on.process == initial.process
+        assert (going_on.batch, going_on.emas, going_on.warmup) == (preset.batch, preset.emas, preset.warmup)
 
 
 def test_a_resumed_run_needs_the_model_no_more(theirs, shoes, tmp_path, minimal):
