@@ -248,9 +248,9 @@ def test_a_config_that_is_none_is_refused(run_of, refusal, text, match):
 
 def test_a_config_of_the_first_format_means_a_run_without_augmentation(run_of, finished_run):
     text = (run_of / "config.yaml").read_text()
-    assert "format_version: 6\n" in text
+    assert "format_version: 7\n" in text
     assert "augment: 0.0\n" in text
-    text = text.replace("format_version: 6\n", "format_version: 1\n").replace("augment: 0.0\n", "")
+    text = text.replace("format_version: 7\n", "format_version: 1\n").replace("augment: 0.0\n", "")
     (run_of / "config.yaml").write_text(text)
     assert load_config(run_of / "config.yaml") == load_config(finished_run / "config.yaml")
 

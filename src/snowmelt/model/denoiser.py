@@ -73,14 +73,21 @@ class NetworkDenoiser:
         """The numbers of the affine rule at these levels."""
         return predictions.get(self.prediction)(level, self.schedule)
 
+    def clock_of(self, level: Level) -> Tensor:
+        """What the network is told of these levels, [B] float64."""
+        return clocks.get(self.clock_name)(level, self.schedule)
+
     def output(self, x: Tensor, level: Level, cond: Condition | None = None) -> tuple[Tensor, Rule]:
         """The network's own output F at x, float32, and the rule that it was called by."""
         rule = self.rule(level)
-        c_noise = clocks.get(self.clock_name)(level, self.schedule)
+        return self.network_output(x, broadcast(rule.c_in, x), self.clock_of(level), cond), rule
+
+    def network_output(self, x: Tensor, c_in: Tensor, c_noise: Tensor, cond: Condition | None) -> Tensor:
+        """F(c_in x, c_noise), float32, for c_in that multiplies x and c_noise [B] on any device."""
         context = nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
         with context:
-            F = self.network(broadcast(rule.c_in, x) * x, c_noise.to(x.device, torch.float32, non_blocking=True), cond)
-        return F.float(), rule
+            F: Tensor = self.network(c_in * x, c_noise.to(x.device, torch.float32, non_blocking=True), cond)
+        return F.float()
 
     def __call__(self, x: Tensor, level: Level, cond: Condition | None = None) -> Tensor:
         """The estimate of x_0, of x's shape."""

@@ -14,7 +14,7 @@ from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.training.budget import Budget
 from snowmelt.training.recipe import Process
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 # What each format added, with the values that runs were trained with before; settings of `data` and so on in a dict
 # of their own: {3: {"data": {"new": 0}}}.
 ADDED: dict[int, dict[str, Any]] = {
@@ -23,6 +23,7 @@ ADDED: dict[int, dict[str, Any]] = {
     4: {"command": None, "optimizer": "adamw"},
     5: {"guide_at": 0.0, "recompute": False},
     6: {"init": None, "process": {"schedule_options": {}}},
+    7: {"compile": False},
 }
 
 
@@ -67,6 +68,7 @@ class TrainConfig:
     label_dropout    how often the class is withheld, for guidance
     precision        fp32, bf16 or fp16: the network's inner arithmetic
     recompute        activations are computed again for the backward pass, not kept
+    compile          the network is compiled before it trains (torch.compile)
     log_every        steps between rows of metrics.jsonl
     checkpoint_minutes  minutes of training between checkpoints
     keep             checkpoints that are kept
@@ -97,6 +99,7 @@ class TrainConfig:
     label_dropout: float
     precision: str
     recompute: bool
+    compile: bool
     seed: int
     budget: Budget
     log_every: int

@@ -97,10 +97,17 @@ class Average:
         self.profile = profile
         self.weights = {name: tensor.detach().float().clone() for name, tensor in weights}
 
+    def share(self, batch: int, images: int) -> float:
+        """Of the newest weights in the average, after `batch` more images made `images` in all."""
+        return 1 - self.profile.beta(batch, images)
+
     @torch.no_grad()
-    def update(self, weights: Iterable[tuple[str, Tensor]], batch: int, images: int) -> float:
-        """Move towards the weights after `batch` more images made `images` in all; returns the share kept."""
-        beta = self.profile.beta(batch, images)
-        current = [tensor.detach() for _, tensor in weights]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1 - beta)
-        return beta
+    def update(self, weights: Iterable[tuple[str, Tensor]], share: float | Tensor) -> None:
+        """Move this share of the way towards the weights; a share that is a tensor is on their device."""
+        averages, current = list(self.weights.values()), [tensor.detach() for _, tensor in weights]
+        if isinstance(share, Tensor):
+            ways = torch._foreach_sub(current, averages)
+            torch._foreach_mul_(ways, share)
+            torch._foreach_add_(averages, ways)
+        else:
+            torch._foreach_lerp_(averages, current, share)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from snowmelt.base.device import PRECISIONS
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.bundle import ImageSpec
+from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import NetworkDenoiser
 from snowmelt.model.networks import build, config_from_dict, prepare, recompute_activations
 from snowmelt.model.tensors import load_into
@@ -26,6 +28,7 @@ from snowmelt.training.ema import Average, parse_profile
 from snowmelt.training.metrics import Meters
 from snowmelt.training.objective import Objective
 from snowmelt.training.optimizer import Optimizer
+from snowmelt.training.replay import Replay
 
 
 class Learner:
@@ -67,6 +70,10 @@ class Learner:
             PRECISIONS[config.precision],
         )
         self.objective = Objective(self.denoiser, config.loss, process.weight).to(device)
+        if config.compile:
+            # What is trained alone: sampling and measuring meanwhile are not worth a compilation of their own.
+            compiled = cast("nn.Module", torch.compile(self.network, dynamic=False))
+            self.objective.denoiser = replace(self.denoiser, network=compiled)
         self._parallel = _parallel(self.objective, world)
         self.optimizer = Optimizer(
             self.objective.named_parameters(),
@@ -82,6 +89,7 @@ class Learner:
         self.guide: dict[str, Tensor] | None = None
         self.meters = Meters(device)
         self.micro_batch = config.micro_batch
+        self._replay = Replay(self._learn, device) if device.type == "cuda" and world.size == 1 else None
         self.flop_per_image = self._count_flop(images)
 
     def step(self, batch: Batch, lr: float, step: int, images: int) -> None:
@@ -91,11 +99,49 @@ class Learner:
         if config.network["dropout"] > 0:
             key = step * self.world.size + self.world.rank
             torch.manual_seed(randomness.derived_seed(config.seed, randomness.NETWORK, key))
+        shares = [average.share(config.batch, images) for average in self.averages]
+        if self._replayable and self._replay is not None:
+            self._replay(self._on_device(batch, [lr, *shares]))
+            return
         self._add_gradients(batch)
+        self._update(lr, shares)
+
+    @property
+    def _replayable(self) -> bool:
+        """Whether a step is the same sequence of kernels each time: its whole batch at once, with no scale of losses
+        that the host decides on.
+        """
+        return self.micro_batch >= self.config.batch and self.config.precision != "fp16"
+
+    def _on_device(self, batch: Batch, rates: list[float]) -> dict[str, Tensor]:
+        """All that a step takes, as tensors by name; numbers in one transfer."""
+        numbers = self.objective.numbers(batch.log_snr)
+        packed = torch.stack([*numbers.values()]).float().to(self.device, non_blocking=True)
+        cond = {} if batch.cond is None else {f"cond/{name}": each for name, each in vars(batch.cond).items()}
+        return {
+            "x_0": batch.x_0,
+            "noise": batch.noise,
+            "quarter": batch.quarter,
+            "rates": torch.tensor(rates).to(self.device, non_blocking=True),
+            **{f"numbers/{name}": row for name, row in zip(numbers, packed, strict=True)},
+            **{name: each for name, each in cond.items() if each is not None},
+        }
+
+    def _learn(self, inputs: Mapping[str, Tensor]) -> None:
+        """A whole step of what `_on_device` gives, with nothing left to the host."""
+        x_0 = inputs["x_0"]
+        loss, plain = self.objective.loss(x_0, inputs["noise"], _under("numbers/", inputs), _condition(inputs))
+        self.optimizer.backward(loss.sum() / len(x_0))
+        self.meters.add_losses(plain, inputs["quarter"])
+        lr, *shares = inputs["rates"].unbind()
+        self._update(lr, shares)
+
+    def _update(self, lr: float | Tensor, shares: Sequence[float | Tensor]) -> None:
+        """Weights from their gradients, and the averages from the weights."""
         self.meters.add_step(*self.optimizer.step(lr))
         weights = list(self.network.named_parameters())
-        for average in self.averages:
-            average.update(weights, config.batch, images)
+        for average, share in zip(self.averages, shares, strict=True):
+            average.update(weights, share)
 
     def keep_guide(self) -> None:
         """Keep the average as it is now, for samples to be led away from when it has become better."""
@@ -188,6 +234,16 @@ class Learner:
                 yield
         else:
             yield
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _condition(inputs: Mapping[str, Tensor]) -> Condition | None:
+    found = _under("cond/", inputs)
+    return Condition(**found) if found else None
 
 
 def _parallel(objective: nn.Module, world: World) -> nn.Module:

@@ -90,8 +90,8 @@ class Muon(torch.optim.Optimizer):
         updates = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
         turned = orthogonalised([_matrix(each) for each in updates])
         steps = [_as(each, like) for each, like in zip(turned, parameters, strict=True)]
-        sizes = [lr * ADAM_SIZE * max(each.shape) ** 0.5 for each in turned]
-        torch._foreach_mul_(steps, sizes)
+        torch._foreach_mul_(steps, [ADAM_SIZE * max(each.shape) ** 0.5 for each in turned])
+        torch._foreach_mul_(steps, lr)
         if keep.device.type != "cpu":
             torch._foreach_mul_(steps, keep)
         if decay > 0:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.registry import Registry
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import NetworkDenoiser, estimate, target
-from snowmelt.model.prediction import clocks, previous
+from snowmelt.model.prediction import Rule, previous
 from snowmelt.process.gaussian import decoder_nll, kl_divergence, posterior_coefficients
 from snowmelt.process.level import Level, broadcast
 from snowmelt.process.schedule import Schedule
@@ -82,39 +83,70 @@ class Objective(nn.Module):
         # that of a continuous one has probability zero, and may be pure noise where the prediction has no value.
         schedule = denoiser.schedule
         times = [schedule.t_max / 2] if schedule.steps is None else [schedule.t_max / 2, schedule.t_max]
-        probe = schedule.level(torch.tensor(times))
-        in_network_space(self.weight, probe, schedule, denoiser.rule(probe))
-        clocks.get(denoiser.clock_name)(probe, schedule)
+        self.numbers(schedule.log_snr(torch.tensor(times)))
 
     def forward(
         self, x_0: Tensor, noise: Tensor, log_snr: Tensor, cond: Condition | None = None
     ) -> tuple[Tensor, Tensor]:
         """(loss to minimise, plain weighted loss to report), [B] each, for x_0 [B, C, H, W] at log-SNRs [B] float64."""
+        return self.loss(x_0, noise, self.numbers(log_snr), cond)
+
+    def numbers(self, log_snr: Tensor) -> dict[str, Tensor]:
+        """All that the loss needs to know of the noise levels, by name: [B] float64 each, computed on the host."""
         schedule = self.denoiser.schedule
         level = schedule.at_log_snr(log_snr)
-        x_t = broadcast(level.alpha, x_0) * x_0 + broadcast(level.sigma, x_0) * noise
-        F, rule = self.denoiser.output(x_t, level, cond)
+        rule = self.denoiser.rule(level)
+        weight = in_network_space(self.weight, level, schedule, rule).nan_to_num(posinf=0.0)
+        found = {
+            "alpha": level.alpha,
+            "sigma": level.sigma,
+            **vars(rule),
+            "c_noise": self.denoiser.clock_of(level),
+            "weight": weight,
+        }
+        if self.uncertainty is not None:
+            found["log_ratio"] = -level.log_snr / 2
+        if self.weight == "vlb" or self.denoiser.learned_variance:
+            before = previous(level, schedule)
+            low, high = _log_variance_bounds(before, level, schedule)
+            on_x_t, on_x_0, variance = posterior_coefficients(before, level)
+            found |= {
+                "log_low": low,
+                "log_high": high,
+                "on_x_t": on_x_t,
+                "on_x_0": on_x_0,
+                "log_variance": variance.clamp(min=1e-30).log(),
+                "is_first": (schedule.time(level.log_snr) <= 1).double(),
+            }
+        return found
+
+    def loss(
+        self, x_0: Tensor, noise: Tensor, numbers: Mapping[str, Tensor], cond: Condition | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`forward`, of `numbers` instead of log-SNRs: nothing in it is computed on the host."""
+
+        rule = Rule(**{entry.name: numbers[entry.name] for entry in fields(Rule)})
+        x_t = broadcast(numbers["alpha"], x_0) * x_0 + broadcast(numbers["sigma"], x_0) * noise
+        F = self.denoiser.network_output(x_t, broadcast(rule.c_in, x_0), numbers["c_noise"], cond)
         prediction, fraction = self.denoiser.split(F)
-        weight = in_network_space(self.weight, level, schedule, rule)
         error = self.distance(prediction, target(x_0, noise, rule)).flatten(1).mean(1)
-        loss = weight.nan_to_num(posinf=0.0).to(x_0.device, torch.float32) * error
-        D = estimate(x_t, prediction, rule)
+        loss = _on(numbers["weight"], x_0) * error
         if self.weight == "vlb":
-            log_std = 0.5 * _log_variance_bounds(level, schedule)[1]
-            loss = torch.where(_is_first(level, schedule, x_0), _decoder(x_0, D, broadcast(log_std, x_0)), loss)
+            decoder = _decoder(x_0, estimate(x_t, prediction, rule), 0.5 * broadcast(numbers["log_high"], x_0))
+            loss = torch.where(_on(numbers["is_first"], x_0) > 0, decoder, loss)
         if fraction is not None:
-            loss = loss + (HYBRID * schedule.t_max / 1000) * _variance_bound(
-                x_0, x_t, D.detach(), fraction, level, schedule
-            )
+            D = estimate(x_t, prediction, rule).detach()
+            bound = _variance_bound(x_0, x_t, D, fraction, numbers)
+            loss = loss + (HYBRID * self.denoiser.schedule.t_max / 1000) * bound
         if self.uncertainty is None:
             return loss, loss.detach()
-        u = self.uncertainty((-level.log_snr / 2).to(x_0.device, torch.float32))
+        u = self.uncertainty(_on(numbers["log_ratio"], x_0))
         return loss * torch.exp(-u) + u, loss.detach()
 
 
-def _is_first(level: Level, schedule: Schedule, like: Tensor) -> Tensor:
-    """[B] bool: whether the step from this level ends at the clean image."""
-    return (schedule.time(level.log_snr) <= 1).to(like.device)
+def _on(numbers: Tensor, like: Tensor) -> Tensor:
+    """[B] numbers as float32 on the device of `like`."""
+    return numbers.to(like.device, torch.float32)
 
 
 def _decoder(x_0: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -123,12 +155,11 @@ def _decoder(x_0: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return nll
 
 
-def _log_variance_bounds(level: Level, schedule: Schedule) -> tuple[Tensor, Tensor]:
-    """(log of the posterior's variance, log of the forward step's), [B] float64.
+def _log_variance_bounds(before: Level, level: Level, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """(log of the posterior's variance, log of the forward step's), [B] float64, of the steps between two levels.
 
     The posterior's variance is zero at t = 1; as in iDDPM's code, that of t = 2 stands in for it.
     """
-    before = previous(level, schedule)
     small = posterior_coefficients(before, level)[2]
     second = schedule.level(min(2.0, schedule.t_max))
     floor = posterior_coefficients(previous(second, schedule), second)[2]
@@ -136,16 +167,16 @@ def _log_variance_bounds(level: Level, schedule: Schedule) -> tuple[Tensor, Tens
     return torch.where(small > 0, small, floor).log(), large.log()
 
 
-def _variance_bound(x_0: Tensor, x_t: Tensor, D: Tensor, fraction: Tensor, level: Level, schedule: Schedule) -> Tensor:
+def _variance_bound(x_0: Tensor, x_t: Tensor, D: Tensor, fraction: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
     """L_t of the variational bound as a function of the variance alone, in bits a dimension, [B].
 
     Nichol & Dhariwal 2021, section 3.1: log-variance = (1 - f) log small + f log large, the mean held fixed.
     """
-    before = previous(level, schedule)
-    on_x_t, on_x_0, variance = (broadcast(c, x_0) for c in posterior_coefficients(before, level))
-    low, high = (broadcast(bound, x_0) for bound in _log_variance_bounds(level, schedule))
+    names = ("log_low", "log_high", "on_x_t", "on_x_0", "log_variance")
+    low, high, on_x_t, on_x_0, known_log_variance = (broadcast(numbers[name], x_0) for name in names)
     log_variance = low + fraction * (high - low)
     known, estimated = on_x_t * x_t + on_x_0 * x_0, on_x_t * x_t + on_x_0 * D
-    divergence = kl_divergence(known, variance.clamp(min=1e-30).log(), estimated, log_variance).flatten(1).mean(1)
-    nats = torch.where(_is_first(level, schedule, x_0), _decoder(x_0, D, 0.5 * log_variance), divergence)
+    divergence = kl_divergence(known, known_log_variance, estimated, log_variance).flatten(1).mean(1)
+    first = _on(numbers["is_first"], x_0) > 0
+    nats = torch.where(first, _decoder(x_0, D, 0.5 * log_variance), divergence)
     return nats / math.log(2)

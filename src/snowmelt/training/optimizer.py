@@ -47,7 +47,13 @@ class Optimizer:
         self._by_adam = [(name, each) for name, each in named if name not in of_muon]
         self._muon = Muon([each for _, each in self._by_muon], weight_decay) if of_muon else None
         self._adam = torch.optim.AdamW(
-            [each for _, each in self._by_adam], lr=0.0, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
+            [each for _, each in self._by_adam],
+            lr=0.0,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            fused=True,
+            capturable=self.parameters[0].device.type == "cuda",
         )
         self._both = [self._adam] if self._muon is None else [self._adam, self._muon]
         self._scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scaled)
@@ -56,8 +62,8 @@ class Optimizer:
         """Add the gradient of a scalar loss."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, lr: float) -> tuple[Tensor, Tensor]:
-        """One update from the gradients in place, which are then freed.
+    def step(self, lr: float | Tensor) -> tuple[Tensor, Tensor]:
+        """One update from the gradients in place, which are then freed. A rate that is a tensor is on the device.
 
         Returns (norm of the gradient before clipping, 1.0 if the step was skipped because it is not finite), both
         0-dimensional on the device: reading them is the caller's choice.
