@@ -154,7 +154,7 @@ def train_snowmelt(batch: int, seconds: float, compiled: bool) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         np.save(place / "noise.npy", np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3), np.uint8))
-        flags = "--compile" if compiled else "--no-compile"
+        flags = "--compile" if compiled else ""
         command = f"train noise.npy --preset ddpm-cifar10 --batch {batch} --steps 1000000 {flags} --out run --holdout 0"
         process = subprocess.Popen(
             [sys.executable, "-m", "snowmelt", *command.split()],

@@ -22,6 +22,11 @@ MATMUL = [f"matmul_{when}_{what}" for what in ("training", "sampling") for when 
 STEADY = 1.15  # the most that the machine's speed may change within a table, without a warning
 
 
+def drawing_seconds(row: dict) -> float:
+    """What its images took, without the start of the command where that is known."""
+    return row.get("draw_s", row["sample_s"])
+
+
 def read(path: Path) -> list[dict]:
     """The rows of a result file; none where there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines() if line] if path.exists() else []
@@ -169,7 +174,7 @@ def summary(rows: list[dict], names: list[str]) -> str:
                 group.text("kid", 2, 1000),
                 group.difference("kid", 2, 1000),
                 *(group.text(key, 3) for key in ("precision", "recall", "density", "coverage")),
-                f"{group.mean(lambda row: row['n'] / row['sample_s']):.1f}",
+                f"{group.mean(lambda row: row['n'] / drawing_seconds(row)):.1f}",
             ))  # fmt: skip
         floor = found[0].head["floor"]
         blank = [""] * 5
@@ -191,7 +196,9 @@ def table(rows: list[dict]) -> str:
     lines = []
     for row in sorted(rows, key=lambda row: (row["minutes"], row["evaluations"], row["fd"])):
         training = 3 * row["forward_flop"] * row["images_per_s"] / 1e9
-        sampling = row.get("sampling_flop", row["forward_flop"]) * row["evaluations"] * row["n"] / row["sample_s"] / 1e9
+        sampling = (
+            row.get("sampling_flop", row["forward_flop"]) * row["evaluations"] * row["n"] / drawing_seconds(row) / 1e9
+        )
         rates = [row[key] for key in MATMUL]
         lines.append((
             row["system"] + (f" `{row['options']}`" if row["options"] else ""),
@@ -205,7 +212,7 @@ def table(rows: list[dict]) -> str:
             f"{training / statistics.fmean(rates[:2]):.0%}",
             f"{row['train_s']:.0f}",
             max(row["training_peak_mb"], row["sampling_peak_mb"]),
-            f"{row['n'] / row['sample_s']:.1f}",
+            f"{row['n'] / drawing_seconds(row):.1f}",
             f"{sampling:.1f}",
             f"{sampling / statistics.fmean(rates[2:]):.0%}",
             *(f"{row[key]:.2f} ± {row[f'{key}_error']:.2f}" for key in ("fd", "fd_at_infinity")),

@@ -37,7 +37,7 @@ OPTIONS = {
         *("--learned-variance", "--no-learned-variance"),
         *("--loss", "--weight", "--density"),
         *("--precision", "--mixed_precision", "--recompute", "--gradient_checkpointing"),
-        *("--compile", "--no-compile"),
+        "--compile",
         *("--seed", "--device", "--log-every", "--checkpoint-minutes"),
         *("--keep", "--checkpoints_total_limit"),
         *("--log", "--dry-run"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -31,13 +32,18 @@ def train(task: Task, _images: np.ndarray) -> dict:
     """`snowmelt train` in the row's folder, which is the working directory."""
     from snowmelt.training.config import load_config
 
-    shutil.rmtree(RUN, ignore_errors=True)
     start = time.perf_counter()
-    _call(f"train fashion-mnist --minutes {task.minutes:.6g} --seed {task.seed} --out {RUN} {task.options}")
+    if (RUN / "config.yaml").exists():  # a row that was cut off: minutes are those of training, however many parts
+        _call(f"train --resume {RUN}")
+    else:
+        shutil.rmtree(RUN, ignore_errors=True)
+        _call(f"train fashion-mnist --minutes {task.minutes:.6g} --seed {task.seed} --out {RUN} {task.options}")
     elapsed = time.perf_counter() - start
     config = load_config(RUN / "config.yaml")
     progress = _progress(RUN / "metrics.jsonl")
     images_seen = progress["steps"] * config.batch
+    if images_seen < progress.pop("planned_images"):
+        raise SystemExit("the training was interrupted; the same command goes on with it")
     return progress | {
         **_size(RUN),
         "train_s": elapsed,
@@ -58,29 +64,36 @@ def sample(task: Task, count: int, evaluations: int) -> tuple[np.ndarray, dict]:
     shutil.rmtree(SAMPLES, ignore_errors=True)
     model = api.load(RUN, device="cpu")
     steps = max(n for n in range(1, evaluations + 1) if api.plan_sampling(model, steps=n).evaluations <= evaluations)
-    _call(f"sample {RUN} -n {count} --steps {steps} --seed {task.seed} --format npz --out {SAMPLES}")
+    said = _call(f"sample {RUN} -n {count} --steps {steps} --seed {task.seed} --format npz --out {SAMPLES}")
+    rate = re.search(r"([\d,.]+) a second", said)
+    assert rate is not None
     with np.load(next(SAMPLES.glob("*.npz"))) as stored:
         images = stored["arr_0"]
     first = json.loads((SAMPLES / "samples.jsonl").read_text().splitlines()[0])
     if first["evaluations"] > evaluations:
         raise SystemExit(f"{first['sampler']} took {first['evaluations']} evaluations, more than {evaluations}")
     facts = {name: first[name] for name in ("sampler", "steps", "guidance")}
+    facts["draw_s"] = count / float(rate[1].replace(",", ""))  # without the start of the command, like the peers
     return images[..., 0], facts | {"evaluations_taken": first["evaluations"], "conditional": "class" in first}
 
 
-def _call(arguments: str) -> None:
+def _call(arguments: str) -> str:
     print(f"$ snowmelt {arguments}", flush=True)
     command = [sys.executable, "-m", "snowmelt", *shlex.split(arguments)]
-    code = subprocess.run(command, env=os.environ | {"NO_COLOR": "1"}, preexec_fn=die_with_parent).returncode
-    if code:
-        raise SystemExit(f"snowmelt ended with exit code {code}; its own words are above")
+    environment = os.environ | {"NO_COLOR": "1"}
+    ran = subprocess.run(command, env=environment, preexec_fn=die_with_parent, stdout=subprocess.PIPE, text=True)
+    print(ran.stdout, flush=True)
+    if ran.returncode:
+        raise SystemExit(f"snowmelt ended with exit code {ran.returncode}; its own words are above")
+    return ran.stdout
 
 
 def _progress(path: Path) -> dict:
-    """Steps and the loss at both ends, from the run's metrics."""
+    """Steps, the images it was last planned for, and the loss at both ends, from the run's metrics."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     losses = [row["loss"] for row in rows if row.get("loss") is not None]
-    facts = {"steps": max(row["step"] for row in rows)}
+    planned = [row["planned_images"] for row in rows if "planned_images" in row]
+    facts = {"steps": max(row["step"] for row in rows), "planned_images": planned[-1] if planned else 0}
     # A run of a few steps has no row with a loss.
     return facts | ({"loss_first": losses[0], "loss_last": losses[-1]} if losses else {})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -151,9 +152,11 @@ def sample(
         return
     chosen = plan(sampler, steps)
     writer = SampleWriter(folder, chosen, format_, overwrite)
+    began = time.perf_counter()
     with writer:
         for images in writer.track(chosen.batches(chosen_seeds, asked, batch), chosen_seeds, asked):
             writer.add(images)
     number = counted(len(chosen_seeds), "image")
     each = f"{counted(chosen.evaluations, 'evaluation')} each"
-    print(f"{number}, {each}, in {folder}")
+    rate = len(chosen_seeds) / (time.perf_counter() - began)
+    print(f"{number}, {each}, {rate:{',.0f' if rate >= 10 else '.2g'}} a second, in {folder}")

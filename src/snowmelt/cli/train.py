@@ -58,7 +58,7 @@ def train(
     density: str | None = None,
     precision: Annotated[str, Parameter(alias="--mixed_precision")] = "auto",
     recompute: Annotated[bool, Parameter(alias="--gradient_checkpointing", negative="")] = False,
-    compile: bool | None = None,
+    compile: Annotated[bool, Parameter(negative="")] = False,
     seed: Whole = 0,
     device: str = "auto",
     log_every: Whole = 10,
@@ -156,8 +156,8 @@ def train(
     recompute
         Compute activations again for the backward pass instead of keeping them: less memory, a third more arithmetic.
     compile
-        Compile the network first (torch.compile): a minute or so, then faster steps. The default is to do so on a GPU
-        where the budget is long enough to pay for it.
+        Compile the network first (torch.compile), which takes a minute or so; on a GPU also replay every step as one
+        CUDA graph.
     seed
         Everything random follows from it.
     device

@@ -68,7 +68,7 @@ class TrainConfig:
     label_dropout    how often the class is withheld, for guidance
     precision        fp32, bf16 or fp16: the network's inner arithmetic
     recompute        activations are computed again for the backward pass, not kept
-    compile          the network is compiled before it trains (torch.compile)
+    compile          the network is compiled before it trains (torch.compile); on a GPU a step is one CUDA graph
     log_every        steps between rows of metrics.jsonl
     checkpoint_minutes  minutes of training between checkpoints
     keep             checkpoints that are kept

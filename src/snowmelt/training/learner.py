@@ -89,7 +89,8 @@ class Learner:
         self.guide: dict[str, Tensor] | None = None
         self.meters = Meters(device)
         self.micro_batch = config.micro_batch
-        self._replay = Replay(self._learn, device) if device.type == "cuda" and world.size == 1 else None
+        recorded = config.compile and device.type == "cuda" and world.size == 1
+        self._replay = Replay(self._learn, device) if recorded else None
         self.flop_per_image = self._count_flop(images)
 
     def step(self, batch: Batch, lr: float, step: int, images: int) -> None:

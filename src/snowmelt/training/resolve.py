@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -35,7 +34,6 @@ from snowmelt.training.weight import parse_weight
 DEFAULT_NOISE_LEVELS = 1000
 CONTINUOUS = "continuous"
 DEFAULT_MINUTES = {"cpu": 10.0, "cuda": 60.0, "mps": 30.0}
-COMPILE_FROM_MINUTES = 5  # docs/measured.md: what compiling takes on a GPU, and what it gains
 LABEL_DROPOUT = 0.1  # enough for guidance
 MOST_BATCH = 1_000_000
 # Below this a network learns its images by heart within minutes. Dropout and augmentation delay it (Karras et al.
@@ -76,7 +74,7 @@ class Wishes:
     augment: float | None = None
     precision: str = "auto"
     recompute: bool = False
-    compile: bool | None = None
+    compile: bool = False
     seed: int = 0
     log_every: int = 10
     checkpoint_minutes: float = 5.0
@@ -177,7 +175,7 @@ def resolve(
         label_dropout=_label_dropout(wishes, bool(data.class_names) or data.conditions != NOTHING_ELSE),
         precision=precision,
         recompute=wishes.recompute,
-        compile=compiling_pays(budget, device) if wishes.compile is None else wishes.compile,
+        compile=wishes.compile,
         seed=wishes.seed,
         budget=budget,
         log_every=wishes.log_every,
@@ -284,13 +282,6 @@ def resolve_budget(wishes: Wishes, device: torch.device) -> Budget:
     if wishes.minutes is None and wishes.images is None and wishes.steps is None:
         return Budget(minutes=DEFAULT_MINUTES[device.type])
     return Budget(wishes.minutes, wishes.images, wishes.steps)
-
-
-def compiling_pays(budget: Budget, device: torch.device) -> bool:
-    """Whether a run is long enough for compiled steps to save more time than their compilation takes."""
-    if device.type != "cuda" or find_spec("triton") is None:
-        return False
-    return budget.minutes is None or budget.minutes >= COMPILE_FROM_MINUTES
 
 
 def resolve_process(wishes: Wishes, recipe: Recipe) -> Process:
