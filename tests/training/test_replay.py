@@ -28,12 +28,12 @@ def weights_after(learner, batches, steps):
 @pytest.mark.parametrize("wishes", [{}, {"weight": "edm+learned"}, {"optimizer": "muon", "augment": 0.5}], ids=str)
 def test_a_step_of_tensors_alone_is_the_step(setup, monkeypatch, wishes):
     made = setup(batch=8, **wishes)
-    expected, row = weights_after(made.learner(), made.batches(), STEPS)
+    expected, row = weights_after(made.learner(), made.batches(), 3)
     learner = made.learner()
     monkeypatch.setattr(learner, "_replay", learner._learn)
-    found, same = weights_after(learner, made.batches(), STEPS)
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5)
+    found, same = weights_after(learner, made.batches(), 3)
+    for name, weight in expected.items():  # which have moved by 0.006: Adam makes rounding of small gradients visible
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=5e-5)
     assert same == pytest.approx(row, rel=1e-5)
 
 
@@ -57,7 +57,7 @@ def test_a_recorded_step_is_the_step(shoes, minimal, changes):
     expected, row = weights_after(_without_replay(Learner(config, images, device, world)), batches, STEPS)
     found, same = weights_after(Learner(config, images, device, world), batches, STEPS)
     for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=5e-4)
     assert same == pytest.approx(row, rel=1e-4)
 
 
