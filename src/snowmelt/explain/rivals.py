@@ -29,11 +29,11 @@ from snowmelt.training.run import METRICS
 SHOWN, SAMPLED = 8, 20  # pictures at each stop, and beside each other in the end
 
 CODE = """
-from snowmelt import api
+import snowmelt
 
-run = api.train("digits", out="runs/rival", labels="none", steps=20)
-drawn = api.sample(api.load(run), 64, steps=10)
-result = api.evaluate(run, metrics=("fd", "prdc"), n=64, steps=10).result
+run = snowmelt.train("digits", out="runs/rival", labels="none", minutes=1.5)
+drawn = snowmelt.sample(snowmelt.load(run), 64)
+found = snowmelt.evaluate(run, metrics=("fd", "prdc"), n=1000).result
 """
 ATTEMPT = (
     "snowmelt train digits --labels none --minutes 2",
