@@ -56,6 +56,13 @@ def test_large_pictures_have_fewer_stops(tmp_path):
     assert sum(len(chapter.body) for chapter in made) < 4e6
 
 
+@pytest.mark.usefixtures("interrupted")
+def test_ctrl_c_in_the_training_ends_everything(tmp_path):
+    """Training itself ends well then; no page may say that its model had all its time."""
+    with pytest.raises(KeyboardInterrupt):
+        _ = Setting(tmp_path, replace(BRIEF, minutes=1.0), device="cpu").model
+
+
 def test_mistakes_are_told_before_anything_is_trained(refusal, tmp_path, finished_run):
     precious = tmp_path / "precious"
     precious.mkdir()

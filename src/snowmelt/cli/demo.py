@@ -53,6 +53,7 @@ def demo(
     from snowmelt.report.judge import judge
     from snowmelt.report.page import write_run_page
     from snowmelt.report.samples import SampleWriter
+    from snowmelt.training.checkpoint import was_stopped
     from snowmelt.training.progress import Reporter
     from snowmelt.training.run import CONFIG
 
@@ -62,6 +63,8 @@ def demo(
             raise SnowmeltError(f"{out} {what}.", "Add --overwrite to replace a demo, or choose another --out.")
         shutil.rmtree(out)
     run = api.train("digits", out=out, minutes=minutes, seed=seed, device=device, reporter=Reporter())
+    if was_stopped(run):  # by Ctrl-C, which was meant for the whole command
+        raise KeyboardInterrupt
 
     print(f"Drawing {COUNT} new digits ...", flush=True)
     model = api.load(run, device=device)

@@ -217,10 +217,10 @@ def chapter(setting: Setting) -> Chapter:
         + moving(panels, "Steps taken", [f"{t:,} of {last:,}" for t in stops], caption)
         + "{number}"
         + prose(
-            f"To the last step of the chain it is {times:,.0f} times cheaper here. Later chapters need a little more: two neighbours, "
-            "x<sub>t−1</sub> and x<sub>t</sub>, that belong to the same chain. Jump to the first and take one step to "
-            "the second; nothing before is visited. That the pair has the right law is a matter of three numbers for "
-            "each pixel, as both are Gaussian with known means:",
+            f"To the last step of the chain it is {times:,.0f} times cheaper here. Later chapters need a little more: "
+            "two neighbours, x<sub>t−1</sub> and x<sub>t</sub>, that belong to the same chain. Jump to the first and "
+            "take one step to the second; nothing before is visited. That the pair has the right law is a matter of "
+            "three numbers for each pixel, as both are Gaussian with known means:",
         )
         + table
         + prose(

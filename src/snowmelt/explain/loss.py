@@ -123,10 +123,8 @@ def chapter(setting: Setting) -> Chapter:
         Curve(f"{words[name]}, exact", xs, [each.best[name].tolist() for each in found], f"{kind} dashed")
         for name, kind in LOSSES.items()
     ]
-    learned = [
-        Curve(f"trained with {WORDS[name]}", xs, [estimates(trained[name], t, line).tolist() for t in stops], f"{kind} thin")
-        for name, kind in LOSSES.items()
-    ]
+    answers = {name: [estimates(each, t, line).tolist() for t in stops] for name, each in trained.items()}
+    learned = [Curve(f"trained with {WORDS[name]}", xs, each, f"{LOSSES[name]} thin") for name, each in answers.items()]
     points = torch.linspace(LOW, HIGH, 111, dtype=torch.float64)
     at = torch.zeros(1, dtype=torch.float64)
     behind = [posterior_on(HUMPS, at, SCHEDULE.level(float(t)), points)[0] / float(points.diff()[0]) for t in stops]

@@ -224,9 +224,10 @@ def chapter(setting: Setting) -> Chapter:
             "may find a few pictures that always pass and make no others. A diffusion model has one network and one "
             "loss that goes down; it sees every training picture at every noise level, and can leave none out without "
             "paying for it. Ho et al. showed that its pictures can be as good.",
-            f"Here both learn the digits for the same {seconds:.0f} seconds on this machine: a diffusion model as the "
-            "library trains it, without classes and without guidance, and a small GAN by the book (a convolutional "
-            f"generator, a critic with spectral normalisation, the non-saturating loss, averaged weights).{haste}",
+            f"Here both learn the digits for the same {seconds:.0f} seconds on this machine: a diffusion model as "
+            "<code>snowmelt train digits --labels none</code> trains it and <code>snowmelt sample</code> draws from "
+            "it, and a small GAN by the book (a convolutional generator, a critic with spectral normalisation, the "
+            f"non-saturating loss, averaged weights).{haste}",
         )
         + moving(
             panels,

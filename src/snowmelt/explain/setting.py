@@ -21,6 +21,7 @@ from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.level import Level, broadcast
 from snowmelt.process.schedule import Schedule
+from snowmelt.training.checkpoint import was_stopped
 from snowmelt.training.judged import data_of
 
 DIGITS = "digits"
@@ -79,19 +80,23 @@ class Setting:
 
     @cached_property
     def digits_run(self) -> Path:
-        """A run on the digits, without classes and without a guide, with checkpoints on its way."""
+        """A run on the digits as anybody's is, but without classes, which a GAN has not either; with checkpoints on
+        its way.
+        """
         self.tell(f"Training a model of the digits for {60 * self.effort.minutes:.0f} seconds")
-        return api.train(
+        run = api.train(
             DIGITS,
             out=self.folder / "digits",
             minutes=self.effort.minutes,
             labels="none",
-            guide_at=0,
             checkpoint_minutes=self.effort.minutes / CHECKPOINTS,
             keep=10 * CHECKPOINTS,
             log_every=5,
             device=self.device,
         )
+        if was_stopped(run):  # by Ctrl-C, which was meant for the whole command
+            raise KeyboardInterrupt
+        return run
 
     @cached_property
     def model(self) -> Model:

@@ -112,12 +112,12 @@ def chapter(setting: Setting) -> Chapter:
     frames = walk_back(setting)
     chosen = torch.linspace(0, len(frames) - 1, min(setting.stops, 31)).round().long().tolist()
     words = [f"{k} of {len(frames) - 1}, σ/α = {frames[k].ratio:.3g}" for k in chosen]
-    rows = {"x<sub>t</sub>": "x", "E[x<sub>0</sub> | x<sub>t</sub>]": "D"}
+    rows = (
+        ("x<sub>t</sub>", "Samples on their way, noisy", [frames[k].x for k in chosen]),
+        ("E[x<sub>0</sub> | x<sub>t</sub>]", "The same as the network sees them", [frames[k].D for k in chosen]),
+    )
     strip = moving(
-        [
-            pictures([getattr(frames[k], row) for k in chosen], [], f"Samples on their way, {said}", columns=FILM, title=name)
-            for (name, row), said in zip(rows.items(), ("noisy", "as the network sees them"), strict=True)
-        ],
+        [pictures(shown, [], words, columns=FILM, title=name) for name, words, shown in rows],
         "Steps walked back",
         words,
         "Above: x<sub>t</sub>, the noisy pictures. Below: what the network makes of each, its estimate of the mean of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -69,9 +70,9 @@ def film_and_grid(frames: Sequence[Frame], samples: Tensor, stages: int = 8) -> 
 
     frames   of n samples
     samples  [n * m, C, H, W] in [-1, 1]; sample k stands in row k mod n
-    stages   frames that are shown, those nearest to equal steps of what is kept of the picture
+    stages   frames that are shown: those nearest to equal steps on the circle alpha^2 + sigma^2 = 1
     """
-    wanted = torch.linspace(frames[0].kept, 1, stages).tolist()
+    wanted = torch.linspace(0, math.pi / 2, stages).sin().tolist()
     shown = [min(frames, key=lambda frame: abs(frame.kept - part)).x for part in wanted]
     rows = len(frames[0].x)
     left = torch.stack(shown, 1).flatten(0, 1)
