@@ -52,7 +52,7 @@ class Effort:
 
 
 FULL = Effort(1.5, toy=2000, samples=1000, on_the_way=200, draws=10_000, chain=1000, pixels=False)
-FAST = Effort(0.1, toy=400, samples=200, on_the_way=100, draws=10_000, chain=100, pixels=True)
+FAST = Effort(0.2, toy=400, samples=200, on_the_way=100, draws=10_000, chain=100, pixels=True)
 
 
 class Setting:
