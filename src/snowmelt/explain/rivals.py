@@ -243,9 +243,9 @@ def chapter(setting: Setting) -> Chapter:
         )
         + table
         + prose(
-            f"{_verdict(found)} The GAN has seen {rival.steps * BATCH:,} pictures in that time, and the diffusion model "
-            f"{rows[-1]['images']:,}; it draws a picture with one evaluation of its network, and the diffusion model "
-            f"with {found.evaluations}.",
+            f"{_verdict(found)} In its time the GAN has seen {rival.steps * BATCH:,} pictures, and the diffusion model "
+            f"{rows[-1]['images']:,}. A GAN draws a picture with one evaluation of its network, and the diffusion "
+            f"model with {found.evaluations}.",
             "The Fréchet distance takes the features of either set for a Gaussian and says how far apart the two are. "
             "<b>Precision</b> is the share of samples that look real. <b>Recall</b> is the share of real pictures that "
             "the samples come near to: a GAN that makes the same few digits again and again has high precision and low "
