@@ -234,7 +234,7 @@ def chapter(setting: Setting) -> Chapter:
         + moving(
             panels,
             "Trained for",
-            [f"{s:.0f} seconds" for s in found.seconds],
+            [f"{s:.0f} second{'s' * (round(s) != 1)}" for s in found.seconds],
             f"Above: samples on the way, from the same noise each time. First plot: how far {on_the_way} samples lie "
             "from the training images as a network sees them; fewer samples make it larger. Second: the losses.",
         )
