@@ -53,9 +53,8 @@ def demo(
     from snowmelt.report.judge import judge
     from snowmelt.report.page import write_run_page
     from snowmelt.report.samples import SampleWriter
-    from snowmelt.training.checkpoint import was_stopped
     from snowmelt.training.progress import Reporter
-    from snowmelt.training.run import CONFIG
+    from snowmelt.training.run import CONFIG, was_stopped
 
     if out.exists():
         if not overwrite or not (out / CONFIG).is_file():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from snowmelt import api
+from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import load_data
@@ -21,8 +22,8 @@ from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.level import Level, broadcast
 from snowmelt.process.schedule import Schedule
-from snowmelt.training.checkpoint import was_stopped
 from snowmelt.training.judged import data_of
+from snowmelt.training.run import was_stopped
 
 DIGITS = "digits"
 A_DIGIT = 25  # of the bundled ones: a clear one
@@ -123,7 +124,8 @@ class Setting:
         return to_network(data.training.images[place : place + 1], data.value_range)
 
     def check(self) -> None:
-        """Find the user's images and model before anything is trained; what is wrong with them is said now."""
+        """Find the device, the user's images and model before anything is trained; what is wrong is said now."""
+        choose_device(self.device)
         if self.path is not None and self.model.images.conditions.pair is not None:
             raise SnowmeltError(
                 f"--model {self.path}: this model makes pictures from others.", "Expected one that begins with noise."

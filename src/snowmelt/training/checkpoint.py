@@ -18,7 +18,6 @@ from snowmelt.model.bundle import CHECKPOINT_STATE as STATE
 from snowmelt.model.tensors import load_tensors, save_tensors
 
 FORMAT_VERSION = 1
-NEARLY = 0.9  # of a plan: as good as all of it
 
 
 @dataclass
@@ -95,12 +94,6 @@ def load_latest(run: Path) -> tuple[Position, dict[str, dict[str, Tensor]], list
             continue
         return position, tensors, remarks
     raise SnowmeltError(f"None of the {len(folders)} checkpoints of {run} is whole.", "\n  ".join(remarks))
-
-
-def was_stopped(run: Path) -> bool:
-    """Whether a timed run was stopped well before the end that it was planned to have."""
-    position, _, _ = load_latest(run)
-    return not position.revisions or position.images < NEARLY * position.revisions[-1][1]
 
 
 def discard_old(run: Path, keep: int) -> None:
