@@ -76,7 +76,7 @@ def film_and_grid(frames: Sequence[Frame], samples: Tensor, stages: int = 8) -> 
     shown = [min(frames, key=lambda frame: abs(frame.kept - part)).x for part in wanted]
     rows = len(frames[0].x)
     left = torch.stack(shown, 1).flatten(0, 1)
-    right = samples.unflatten(0, (-1, rows)).transpose(0, 1).flatten(0, 1)
+    right = samples.view(-1, rows, *samples.shape[1:]).transpose(0, 1).flatten(0, 1)
     parts = [
         image_grid(to_source(x, UINT8), columns, scale=SCALE)
         for x, columns in ((left, stages), (right, len(samples) // rows))
