@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 
 # The tests' tensors are small: threads would only wait for each other, and for other processes on the same cores.
@@ -147,6 +148,21 @@ def refusal(snowmelt: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) ->
         return answer.err
 
     return call
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C is pressed in the third step of every training."""
+    from snowmelt.training.loop import Trainer
+
+    step = Trainer.step
+
+    def pressed(self: Trainer) -> None:
+        step(self)
+        if self.position.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "step", pressed)
 
 
 @pytest.fixture

@@ -45,7 +45,22 @@ def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     lines[:] = as_rst(lines)
 
 
+def shortened(signature: str | None) -> str | None:
+    """A signature as one would write it: types without their modules, and no default that is an object's address."""
+    if signature is None:
+        return None
+    return re.sub(r" ?= ?<[^<>]*>", " = ...", re.sub(r"~?(?:\w+\.)+(?=[A-Z])", "", signature))
+
+
+def process_signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """For the event autodoc-process-signature."""
+    return shortened(signature), shortened(returned)
+
+
 def setup(app: Any) -> dict[str, Any]:
     """For Sphinx."""
     app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-process-signature", process_signature)
     return {"parallel_read_safe": True}

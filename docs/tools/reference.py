@@ -47,28 +47,31 @@ def commands() -> str:
     """The command line."""
     text = app.generate_docs(output_format="markdown")
     text = re.sub(r"## Table of Contents\n.*?(?=\*\*Commands)", "", text, flags=re.DOTALL)
-    text = text.replace(" *[default: ()]*", "").replace("# snowmelt\n", "# The command line\n", 1)
+    text = re.sub(r" \*\[default: (\(\)|False)\]\*", "", text).replace("# snowmelt\n", "# The command line\n", 1)
     return text.replace("```console", "```text")
 
 
 def presets() -> str:
     """Whole recipes, and the choices for each of their parts."""
-    rows = []
+    rows, settings = [], []
     for entry in recipes:
         recipe, process = entry.value, entry.value.process
         count = parameter_count(outline(PRESETS.get(recipe.network)(3, 3, 0)))
         levels = process.noise_levels or "continuous"
         sampler = f"{process.sampler.name}, {process.sampler.steps}"
         how = f"{recipe.optimizer} {recipe.lr:g}"
-        rows.append([f"`{entry.name}`", entry.summary, f"{count / 1e6:.1f}M", process.prediction])
-        rows[-1] += [f"{process.schedule}, {levels}", recipe.batch, how, sampler, entry.paper]
-    head = ["preset", "what it is", "weights", "predicts", "schedule, levels", "batch", "optimiser", "sampler, steps"]
+        rows.append([f"`{entry.name}`", entry.summary, f"{count / 1e6:.1f}M", entry.paper])
+        settings.append(
+            [f"`{entry.name}`", process.prediction, f"{process.schedule}, {levels}", recipe.batch, how, sampler]
+        )
+    head = ["preset", "predicts", "schedule, levels", "batch", "optimiser", "sampler, steps"]
     minutes = ", ".join(f"{minutes:g} on {device}" for device, minutes in DEFAULT_MINUTES.items())
     parts = [
         "# Presets and defaults",
         f"Without a budget a run takes minutes by its device: {minutes}. What the images decide is in "
         "[images](../data.md#what-is-chosen-for-you-and-why). Weights are counted for colour without classes.",
-        table([*head, "paper"], rows),
+        table(["preset", "what it is", "weights", "paper"], rows),
+        table(head, settings),
     ]
     kinds: tuple[tuple[str, str, Registry[Any]], ...] = (
         ("Predictions", "--predict", predictions),
@@ -91,12 +94,12 @@ def samplers() -> str:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         run(["sampler", "list", "--json"])
-    rows = []
+    rows, own = [], []
     for each in json.loads(said.getvalue()):
-        options = "; ".join(f"`{name}`: {text}" for name, text in each["options"].items())
+        own += [[f"`{each['name']}`", f"`{name}`", text] for name, text in each["options"].items()]
         order = "noise" if each["order"] is None else each["order"]
         best = "{} to {}".format(*each["best"])
-        rows.append([f"`{each['name']}`", each["summary"], order, each["evaluations"], best, options, each["paper"]])
+        rows.append([f"`{each['name']}`", each["summary"], order, each["evaluations"], best, each["paper"]])
     options = [[f"`{name}`", text] for name, text in COMMON.items()]
     listed = [
         [f"`{each.name}`", each.summary, "; ".join(f"`{n}`: {t}" for n, t in each.options.items()), each.paper]
@@ -107,7 +110,10 @@ def samplers() -> str:
             "# Samplers and grids",
             "Orders are proved with default options: `snowmelt sampler certify NAME`; a sampler with noise has none. "
             "As measured: [samplers](../samplers.md).",
-            table(["sampler", "what it is", "order", "calls a step", "best at", "`--set`", "paper"], rows),
+            table(["sampler", "what it is", "order", "calls a step", "best at", "paper"], rows),
+            "## Options of one sampler",
+            "Their defaults are in brackets.",
+            table(["sampler", "`--set`", "what it is"], own),
             "## Options of every sampler",
             table(["`--set`", "what it is"], options),
             "## Grids",

@@ -32,6 +32,14 @@ def test_aligned_lists_become_definitions():
     ]
 
 
+def test_signatures_are_short():
+    said = "(x: ~torch.Tensor, clip: str = 'none', options: dict[str, ~typing.Any]=<factory>, q: float = 1e-3)"
+    assert plain_docstrings.shortened(said) == (
+        "(x: Tensor, clip: str = 'none', options: dict[str, Any] = ..., q: float = 1e-3)"
+    )
+    assert plain_docstrings.shortened(None) is None
+
+
 def test_the_rooms_of_the_picture_import_in_their_order():
     order, drawn = reference.layers(), reference.imports()
     assert len(drawn) > len(order)

@@ -1,5 +1,6 @@
 """The pieces of the pages, the code that they show and the commands that they name."""
 
+import ast
 import json
 import math
 import re
@@ -146,10 +147,51 @@ def _named(module):
     return pytest.param(module, id=name, marks=[pytest.mark.slow] * (module is rivals))
 
 
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_the_code_is_imports_and_three_lines(module):
+    kinds = [type(each) for each in ast.parse(module.CODE).body]
+    lines = [line for line in module.CODE.strip().splitlines() if line.strip() and not line.startswith("#")]
+    assert sum(not line.startswith(("import ", "from ")) for line in lines) == 3
+    assert max(map(len, lines)) <= 86  # what fits on the page
+    assert kinds == sorted(kinds, key=lambda kind: kind not in (ast.Import, ast.ImportFrom))  # imports come first
+
+
+def _claims(name, made, said):
+    """That the lines make what their chapter shows."""
+    if name == "chain":
+        assert abs(float(made["x"].mean())) < 0.1
+        assert float(made["x"].var()) == pytest.approx(1, abs=0.1)
+    elif name == "jump":
+        before, after = made["neighbours"]
+        assert float((after - before).std()) < 0.5 < float(made["x_500"].std())
+    elif name == "shared":
+        first, last = made["frames"][0], made["frames"][-1]
+        assert first.x.shape == first.D.shape == (6, 1, 8, 8)
+        assert first.kept < 0.02 < last.kept == 1
+    elif name == "embedding":
+        assert torch.allclose(made["likeness"], embedding.inner_products().float(), atol=1e-3)
+    elif name == "loss":
+        best = loss.optima(300, made["x_t"]).best
+        learned = loss.estimates(made["network"], 300, made["x_t"])
+        assert float((learned - best["l1"]).abs().mean()) < float((learned - best["l2"]).abs().mean())
+    elif name == "targets":
+        assert re.findall(r"^(\w+) Rule", said, re.M) == list(targets.TARGETS)
+    elif name == "steps":
+        # In steps of 1, 100, 200, 300 and 400; it turns at 250.
+        assert re.findall(r"peaks: (\d+)", said) == ["1", "1", "1", "2", "2"]
+    else:
+        assert made["drawn"].shape == (64, 1, 8, 8)
+        assert set(made["found"]) >= {"fd", "prdc"}
+
+
 @pytest.mark.parametrize("module", [_named(module) for module in MODULES])
-def test_the_lines_of_python_run(module, tmp_path, monkeypatch):
+def test_the_lines_of_python_make_what_the_chapter_shows(module, tmp_path, monkeypatch, capsys):
+    """Trained for a moment instead of minutes."""
     monkeypatch.chdir(tmp_path)
-    exec(compile(module.CODE, module.__name__, "exec"), {})
+    code = re.sub(r"minutes=[\d.]+", "steps=20", module.CODE).replace("n=1000", "n=64")
+    made = {}
+    exec(compile(code, module.__name__, "exec"), made)
+    _claims(module.__name__.rpartition(".")[2], made, capsys.readouterr().out)
 
 
 ATTEMPTS = sorted({each for module in MODULES for each in module.ATTEMPT})

@@ -56,7 +56,14 @@ def test_large_pictures_have_fewer_stops(tmp_path):
     assert sum(len(chapter.body) for chapter in made) < 4e6
 
 
-def test_mistakes_are_told_before_anything_is_trained(refusal, tmp_path, finished_run):
+@pytest.mark.usefixtures("interrupted")
+def test_ctrl_c_in_the_training_ends_everything(tmp_path):
+    """Training itself ends well then; no page may say that its model had all its time."""
+    with pytest.raises(KeyboardInterrupt):
+        _ = Setting(tmp_path, replace(BRIEF, minutes=1.0), device="cpu").model
+
+
+def test_mistakes_are_told_before_anything_is_trained(refusal, tmp_path, monkeypatch):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "index.html").write_text("mine")
@@ -70,6 +77,8 @@ def test_mistakes_are_told_before_anything_is_trained(refusal, tmp_path, finishe
     assert "--overwrite" in refusal("explain", "--out", ours)
     assert "nowhere" in refusal("explain", "--out", tmp_path / "a", "--data", tmp_path / "nowhere")
     assert "none" in refusal("explain", "--out", tmp_path / "a", "--model", tmp_path / "none")
+    monkeypatch.setattr("snowmelt.api.train", lambda *_, **__: pytest.fail("it has begun"))
+    assert "cudda" in refusal("explain", "--out", tmp_path / "a", "--device", "cudda")
     assert not (tmp_path / "a").exists()
 
 

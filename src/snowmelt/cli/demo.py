@@ -9,7 +9,9 @@ from cyclopts import Parameter
 
 from snowmelt.cli.values import Whole
 
-COUNT = 100
+COUNT, CLASSES = 100, 10
+FILM_STEPS = 60  # enough for frames at equal steps of what is kept of a digit
+PICTURE = "digits.png"
 
 
 def demo(
@@ -20,7 +22,7 @@ def demo(
     device: str = "auto",
     overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Train on the 1,797 bundled 8x8 digits, draw 100 new ones, measure them, and write a page about it.
+    """Train on the 1,797 bundled 8x8 digits, draw 100 new ones, measure them, and write a page and a picture of it.
 
     Parameters
     ----------
@@ -44,13 +46,15 @@ def demo(
     from snowmelt.base.files import quoted
     from snowmelt.data.pipeline import load_data
     from snowmelt.image.codec import to_network
+    from snowmelt.image.png import save_png
     from snowmelt.model.asked import ask
     from snowmelt.report.evaluation import default_path, write_pictures, write_result
+    from snowmelt.report.film import film, film_and_grid
     from snowmelt.report.judge import judge
     from snowmelt.report.page import write_run_page
     from snowmelt.report.samples import SampleWriter
     from snowmelt.training.progress import Reporter
-    from snowmelt.training.run import CONFIG
+    from snowmelt.training.run import CONFIG, was_stopped
 
     if out.exists():
         if not overwrite or not (out / CONFIG).is_file():
@@ -58,6 +62,8 @@ def demo(
             raise SnowmeltError(f"{out} {what}.", "Add --overwrite to replace a demo, or choose another --out.")
         shutil.rmtree(out)
     run = api.train("digits", out=out, minutes=minutes, seed=seed, device=device, reporter=Reporter())
+    if was_stopped(run):  # by Ctrl-C, which was meant for the whole command
+        raise KeyboardInterrupt
 
     print(f"Drawing {COUNT} new digits ...", flush=True)
     model = api.load(run, device=device)
@@ -69,7 +75,8 @@ def demo(
         for x in writer.track(plan.batches(seeds, asked, COUNT), seeds, asked):
             samples.append(x)
             writer.add(x)
-    shutil.copyfile(run / "samples" / "grid.png", run / "grid.png")
+    frames = film(api.plan_sampling(model, steps=FILM_STEPS), range(CLASSES))
+    save_png(run / PICTURE, film_and_grid(frames, torch.cat(samples)))
 
     data = load_data("digits")
     training = to_network(data.training.images[:], data.value_range)
@@ -96,7 +103,7 @@ def demo(
         print(f"{'Loss:':12}{line}")
     result = write_result(found.result, default_path(found.result, run))
     write_pictures(found, result)
-    page = write_run_page(run, run / "grid.png", findings)
-    print(f"Look at     {run / 'grid.png'} and {page}")
+    page = write_run_page(run, run / PICTURE, findings)
+    print(f"Look at     {run / PICTURE} and {page}")
     print(f"Next:       snowmelt eval {quoted(run)}, which measures all there is to measure")
     print("Then:       snowmelt train fashion-mnist --minutes 10, or a folder of your own: snowmelt train photos/")

@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -28,10 +29,11 @@ KOLMOGOROV = 2.23
 CODE = """
 import torch
 from snowmelt import Schedule
-from snowmelt.process.gaussian import jump
+from snowmelt.process.gaussian import jump, pair
 
 schedule, x_0 = Schedule("linear", steps=1000), torch.ones(1, 1, 8, 8)
-x_500 = jump(x_0, schedule.level(500.0)).sample(torch.randn_like(x_0))
+x_500 = jump(x_0, schedule.level(500)).sample(torch.randn_like(x_0))
+neighbours = pair(x_0, *map(schedule.level, (499, 500)), *torch.randn(2, 1, 1, 8, 8))
 """
 ATTEMPT = (
     "snowmelt plan digits",
@@ -111,6 +113,14 @@ def pair_moments(before: Laws, after: Laws, seed: int = 1) -> dict[str, tuple[fl
     }
 
 
+def chance_of(moments: tuple[float, ...], x_0: Tensor, draws: int) -> tuple[float, ...]:
+    """Standard errors of the variances and the covariance of that many draws of Gaussian pixels [1, n]."""
+    before, after, both = moments
+    count = draws * x_0.numel()
+    spread = (2 * before**2, 2 * after**2, before * after + both**2)
+    return tuple(math.sqrt(each / count) for each in spread)
+
+
 def measure(laws: Laws, t: int) -> Number:
     """How far apart the two laws are, beside what is chance."""
     return Number(
@@ -171,8 +181,8 @@ def chapter(setting: Setting) -> Chapter:
                 [
                     ("distance of the laws", f"{each.distance:.4f}"),
                     ("by chance, up to", f"{each.allowed:.4f}"),
-                    ("chain", f"{t:,} steps, {1000 * each.chain_seconds:,.1f} ms"),
-                    ("jump", f"1 step, {1000 * each.jump_seconds:,.1f} ms"),
+                    ("chain", f"{t:,} step{'s' * (t > 1)}, {1000 * each.chain_seconds:,.0f} ms"),
+                    ("jump", f"1 step, {1000 * each.jump_seconds:,.0f} ms"),
                 ]
                 for t, each in zip(stops, laws, strict=True)
             ]
@@ -183,14 +193,16 @@ def chapter(setting: Setting) -> Chapter:
     names = {"chain": "the whole chain", "pair": "jump and one step", "formula": "formula"}
     table = wide_table(
         ["", f"variance, step {middle - 1:,}", f"step {middle:,}", "covariance"],
-        [[names[name], *(f"{value:.4f}" for value in values)] for name, values in moments.items()],
+        [
+            *([names[name], *(f"{value:.4f}" for value in values)] for name, values in moments.items()),
+            ["by chance, up to ±", *(f"{3 * error:.4f}" for error in chance_of(moments["formula"], x_0, draws))],
+        ],
     )
     caption = (
         f"The histogram is of {draws:,} draws of one pixel. The distance is that of the distribution functions of all "
         f"{len(chosen)} pixels of all draws, after the picture has been taken away and the noise brought to size one."
     )
-    slowest = laws[-1]
-    times = slowest.chain_seconds / max(slowest.jump_seconds, 1e-9)
+    times = laws[-1].chain_seconds / max(median(each.jump_seconds for each in laws), 1e-9)
     body = (
         prose(
             "A chain of a thousand steps would be a poor thing to train on: to show a network one picture at step 700, "
@@ -205,10 +217,10 @@ def chapter(setting: Setting) -> Chapter:
         + moving(panels, "Steps taken", [f"{t:,} of {last:,}" for t in stops], caption)
         + "{number}"
         + prose(
-            f"It is also {times:,.0f} times cheaper here. Later chapters need a little more: two neighbours, "
-            "x<sub>t−1</sub> and x<sub>t</sub>, that belong to the same chain. Jump to the first and take one step to "
-            "the second; nothing before is visited. That the pair has the right law is a matter of three numbers for "
-            "each pixel, as both are Gaussian with known means:",
+            f"To the last step of the chain it is {times:,.0f} times cheaper here. Later chapters need a little more: "
+            "two neighbours, x<sub>t−1</sub> and x<sub>t</sub>, that belong to the same chain. Jump to the first and "
+            "take one step to the second; nothing before is visited. That the pair has the right law is a matter of "
+            "three numbers for each pixel, as both are Gaussian with known means:",
         )
         + table
         + prose(

@@ -33,6 +33,7 @@ HUMPS = MixtureData(
     torch.tensor([0.2, 0.45], dtype=torch.float64),
 )
 LOSSES = {"l2": "c0", "l1": "c1", "huber": "c2"}
+WORDS = {"l2": "L2", "l1": "L1", "huber": "Huber's"}
 STOPS, FIRST, LAST = 21, 20, 800
 JUDGED = 300  # the noise level of the chapter's number
 REACH = 2.2
@@ -40,11 +41,14 @@ LOW, HIGH = -1.7, 2.7  # beyond which there is no data
 DRAWN, SAMPLE_STEPS = 4096, 200
 
 CODE = """
-import snowmelt
+import torch
+from snowmelt.explain.loss import HUMPS, estimates, optima
+from snowmelt.explain.toy import train_toy
 
-for loss in ("l2", "l1"):
-    run = snowmelt.train("digits", predict="mean", loss=loss, steps=20, out=f"runs/{loss}")
-    images = snowmelt.sample(snowmelt.load(run), 16, steps=50)
+x_t = torch.linspace(-1, 1, 9, dtype=torch.float64)
+network = train_toy(2000, data=HUMPS, loss="l1")
+print(estimates(network, 300, x_t), optima(300, x_t).best)
+# L1 leads to best["l1"], the median
 """
 ATTEMPT = (
     "snowmelt train digits --predict mean --weight posterior-mean --loss l2 --schedule linear --minutes 1",
@@ -119,10 +123,8 @@ def chapter(setting: Setting) -> Chapter:
         Curve(f"{words[name]}, exact", xs, [each.best[name].tolist() for each in found], f"{kind} dashed")
         for name, kind in LOSSES.items()
     ]
-    learned = [
-        Curve(f"trained with {name}", xs, [estimates(trained[name], t, line).tolist() for t in stops], f"{kind} thin")
-        for name, kind in LOSSES.items()
-    ]
+    answers = {name: [estimates(each, t, line).tolist() for t in stops] for name, each in trained.items()}
+    learned = [Curve(f"trained with {WORDS[name]}", xs, each, f"{LOSSES[name]} thin") for name, each in answers.items()]
     points = torch.linspace(LOW, HIGH, 111, dtype=torch.float64)
     at = torch.zeros(1, dtype=torch.float64)
     behind = [posterior_on(HUMPS, at, SCHEDULE.level(float(t)), points)[0] / float(points.diff()[0]) for t in stops]
@@ -152,7 +154,7 @@ def chapter(setting: Setting) -> Chapter:
     samples = plot(
         [
             Curve("data", bins, truth, "c5 fill"),
-            *(Curve(f"trained with {name}", bins, each, LOSSES[name]) for name, each in histograms.items()),
+            *(Curve(f"trained with {WORDS[name]}", bins, each, LOSSES[name]) for name, each in histograms.items()),
         ],
         Axis("x₀", -REACH, REACH),
         axis("density", [0, *truth, *(v for each in histograms.values() for v in each)], room=0.02),
@@ -160,7 +162,7 @@ def chapter(setting: Setting) -> Chapter:
     )
     left = float((true < 0).double().mean())
     rows = [
-        [name, f"{float((each < 0).double().mean()):.1%}", f"{earth_moved(each, true):.3f}"]
+        [WORDS[name], f"{float((each < 0).double().mean()):.1%}", f"{earth_moved(each, true):.3f}"]
         for name, each in drawn.items()
     ]
     table = wide_table(["trained with", f"samples below 0 (data: {left:.1%})", "mean distance to be moved"], rows)

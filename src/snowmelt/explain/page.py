@@ -44,13 +44,14 @@ ul.key i { border-top: 3px solid var(--c); vertical-align: middle; }
 ul.key .dashed i { border-top-style: dashed; } ul.key .dots i { border-top-style: dotted; }
 ul.key .mark i, ul.key .upright i { border-top-style: dotted; border-top-color: var(--c, currentColor); }
 .slider { display: flex; flex-wrap: wrap; gap: .2rem .8rem; align-items: baseline; margin: .8rem 0 .3rem; }
+.slider { position: sticky; bottom: 0; padding: .3rem 0; background: Canvas; }
 .slider label { font-weight: 500; } .slider output { font-variant-numeric: tabular-nums; }
 .slider input { flex: 1 0 100%; min-width: 0; height: 2rem; accent-color: var(--c0); }
 table.facts, table.wide { font-size: .9rem; } .scroll { overflow-x: auto; }
 table.wide td, table.wide th { white-space: nowrap; }
 ol.chapters { padding-left: 1.4rem; } ol.chapters li { margin: .9rem 0; } ol.chapters span { display: block; }
 ol.chapters span { color: var(--soft); font-size: .9rem; }
-pre code { font-size: .85rem; }
+pre code { font-size: .8rem; }
 @media (max-width: 40rem) {
   table.facts, table.wide { display: table; } table.facts tr, table.wide tr { display: table-row; }
   table.facts td, table.facts th, table.wide td, table.wide th { display: table-cell; padding: .3rem .7rem .3rem 0; }
@@ -154,7 +155,7 @@ def chapter_page(chapter: Chapter, chapters: Sequence[Chapter]) -> str:
         f"<main><h1>{chapter.number}. {html.escape(chapter.title)}</h1>",
         f'<p class="statement">{chapter.statement}</p>',
         chapter.body.replace("{number}", chapter.measured.html()),
-        heading("In Python"),
+        heading("In three lines of Python"),
         f'<pre tabindex="0"><code>{html.escape(chapter.code.strip())}</code></pre>',
         heading("Try"),
         command(*chapter.attempt),

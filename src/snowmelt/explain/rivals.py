@@ -16,7 +16,7 @@ from snowmelt.evaluation.features.choice import Wanted, choose
 from snowmelt.evaluation.frechet import frechet_distance, frechet_estimate, moments
 from snowmelt.evaluation.manifold import Manifold, manifold_metrics
 from snowmelt.evaluation.pictures import Pictures, of_split
-from snowmelt.explain.gan import Trained, train_gan
+from snowmelt.explain.gan import BATCH, Trained, train_gan
 from snowmelt.explain.moving import moving, pictures, still
 from snowmelt.explain.page import Chapter, Number, prose, wide_table
 from snowmelt.explain.plot import Axis, Curve, Mark, axis, plot
@@ -29,11 +29,11 @@ from snowmelt.training.run import METRICS
 SHOWN, SAMPLED = 8, 20  # pictures at each stop, and beside each other in the end
 
 CODE = """
-from snowmelt import api
+import snowmelt
 
-run = api.train("digits", out="runs/rival", labels="none", steps=20)
-drawn = api.sample(api.load(run), 64, steps=10)
-result = api.evaluate(run, metrics=("fd", "prdc"), n=64, steps=10).result
+run = snowmelt.train("digits", out="runs/rival", labels="none", minutes=1.5)
+drawn = snowmelt.sample(snowmelt.load(run), 64)
+found = snowmelt.evaluate(run, metrics=("fd", "prdc"), n=1000).result
 """
 ATTEMPT = (
     "snowmelt train digits --labels none --minutes 2",
@@ -67,6 +67,7 @@ class Rivals:
     seconds       of the stops
     course        name -> pictures [SHOWN, C, H, W] in [-1, 1] at each stop
     distances     name -> Frechet distance at each stop
+    evaluations   of the diffusion model's network, for one picture
     """
 
     real: Tensor
@@ -74,6 +75,7 @@ class Rivals:
     seconds: list[float]
     course: dict[str, list[Tensor]]
     distances: dict[str, list[float]]
+    evaluations: int = 0
 
 
 def checkpoints(run: Path) -> list[tuple[float, Path]]:
@@ -129,7 +131,7 @@ def compare(setting: Setting) -> tuple[Rivals, Trained]:
         for name, x in (("diffusion", drawn), ("GAN", to_source(theirs, UINT8))):
             course[name].append(to_network(x[:SHOWN], UINT8))
             distances[name].append(frechet_distance(reference, moments(look(x))))
-    return Rivals(of_real, judged, seconds, course, distances), rival
+    return Rivals(of_real, judged, seconds, course, distances, api.plan_sampling(model).evaluations), rival
 
 
 def independent_distance(real: Tensor, fake: Tensor) -> float:
@@ -161,7 +163,7 @@ def _verdict(found: Rivals) -> str:
     if abs(gap) <= chance:
         return "Here the two cannot be told apart by their distance to the real digits."
     winner = "the diffusion model" if gap < 0 else "the GAN"
-    return f"Here {winner} came nearer to the real digits, beyond chance, in the time there was."
+    return f"Here {winner} came nearer to the real digits, beyond chance."
 
 
 def chapter(setting: Setting) -> Chapter:
@@ -224,14 +226,15 @@ def chapter(setting: Setting) -> Chapter:
             "may find a few pictures that always pass and make no others. A diffusion model has one network and one "
             "loss that goes down; it sees every training picture at every noise level, and can leave none out without "
             "paying for it. Ho et al. showed that its pictures can be as good.",
-            f"Here both learn the digits for the same {seconds:.0f} seconds on this machine: a diffusion model as the "
-            "library trains it, without classes and without guidance, and a small GAN by the book (a convolutional "
-            f"generator, a critic with spectral normalisation, the non-saturating loss, averaged weights).{haste}",
+            f"Here both learn the digits for the same {seconds:.0f} seconds on this machine: a diffusion model as "
+            "<code>snowmelt train digits --labels none</code> trains it and <code>snowmelt sample</code> draws from "
+            "it, and a small GAN by the book (a convolutional generator, a critic with spectral normalisation, the "
+            f"non-saturating loss, averaged weights).{haste}",
         )
         + moving(
             panels,
             "Trained for",
-            [f"{s:.0f} seconds" for s in found.seconds],
+            [f"{s:.0f} second{'s' * (round(s) != 1)}" for s in found.seconds],
             f"Above: samples on the way, from the same noise each time. First plot: how far {on_the_way} samples lie "
             "from the training images as a network sees them; fewer samples make it larger. Second: the losses.",
         )
@@ -240,10 +243,13 @@ def chapter(setting: Setting) -> Chapter:
         )
         + table
         + prose(
-            f"{_verdict(found)} The Fréchet distance takes the features of either set for a Gaussian and says how far "
-            "apart the two are. <b>Precision</b> is the share of samples that look real. <b>Recall</b> is the share of "
-            "real pictures that the samples come near to: a GAN that makes the same few digits again and again has "
-            "high precision and low recall. "
+            f"{_verdict(found)} In its time the GAN has seen {rival.steps * BATCH:,} pictures, and the diffusion model "
+            f"{rows[-1]['images']:,}. A GAN draws a picture with one evaluation of its network, and the diffusion "
+            f"model with {found.evaluations}.",
+            "The Fréchet distance takes the features of either set for a Gaussian and says how far apart the two are. "
+            "<b>Precision</b> is the share of samples that look real. <b>Recall</b> is the share of real pictures that "
+            "the samples come near to: a GAN that makes the same few digits again and again has high precision and low "
+            "recall. "
             f"The features are {features}, so these numbers can be compared with one another and with no others; and "
             "there are only "
             f"{len(found.judged['held-out digits'].pictures)} held-out digits, which makes their own distance larger.",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from snowmelt import api
+from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import load_data
@@ -22,6 +23,7 @@ from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.level import Level, broadcast
 from snowmelt.process.schedule import Schedule
 from snowmelt.training.judged import data_of
+from snowmelt.training.run import was_stopped
 
 DIGITS = "digits"
 A_DIGIT = 25  # of the bundled ones: a clear one
@@ -51,7 +53,7 @@ class Effort:
 
 
 FULL = Effort(1.5, toy=2000, samples=1000, on_the_way=200, draws=10_000, chain=1000, pixels=False)
-FAST = Effort(0.1, toy=400, samples=200, on_the_way=100, draws=10_000, chain=100, pixels=True)
+FAST = Effort(0.2, toy=400, samples=200, on_the_way=100, draws=10_000, chain=100, pixels=True)
 
 
 class Setting:
@@ -79,19 +81,23 @@ class Setting:
 
     @cached_property
     def digits_run(self) -> Path:
-        """A run on the digits, without classes and without a guide, with checkpoints on its way."""
+        """A run on the digits as anybody's is, but without classes, which a GAN has not either; with checkpoints on
+        its way.
+        """
         self.tell(f"Training a model of the digits for {60 * self.effort.minutes:.0f} seconds")
-        return api.train(
+        run = api.train(
             DIGITS,
             out=self.folder / "digits",
             minutes=self.effort.minutes,
             labels="none",
-            guide_at=0,
             checkpoint_minutes=self.effort.minutes / CHECKPOINTS,
             keep=10 * CHECKPOINTS,
             log_every=5,
             device=self.device,
         )
+        if was_stopped(run):  # by Ctrl-C, which was meant for the whole command
+            raise KeyboardInterrupt
+        return run
 
     @cached_property
     def model(self) -> Model:
@@ -118,7 +124,8 @@ class Setting:
         return to_network(data.training.images[place : place + 1], data.value_range)
 
     def check(self) -> None:
-        """Find the user's images and model before anything is trained; what is wrong with them is said now."""
+        """Find the device, the user's images and model before anything is trained; what is wrong is said now."""
+        choose_device(self.device)
         if self.path is not None and self.model.images.conditions.pair is not None:
             raise SnowmeltError(
                 f"--model {self.path}: this model makes pictures from others.", "Expected one that begins with noise."

@@ -5,20 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from snowmelt.explain.moving import moving, pictures, still
 from snowmelt.explain.page import Chapter, Number, prose
 from snowmelt.explain.plot import Axis, Curve, axis, plot
 from snowmelt.explain.setting import Setting
 from snowmelt.explain.toy import HILLS, SCHEDULE, draw, least_error, train_toy
-from snowmelt.model.asked import ask
-from snowmelt.model.condition import Condition
-from snowmelt.model.denoiser import Denoiser, NetworkDenoiser
+from snowmelt.model.denoiser import NetworkDenoiser
 from snowmelt.process.gaussian import jump
-from snowmelt.process.level import Level, broadcast
+from snowmelt.report.film import Frame, film
 from snowmelt.sampling.plan import plan_sampling
-from snowmelt.sampling.sampler import sample_batch
 
 PARTS = 10  # networks that share the noise levels among them
 PER_PART = 4  # levels of each at which losses are taken
@@ -27,10 +23,13 @@ FILM, STEPS = 6, 60  # pictures of the film strip, and steps of their sampling
 
 CODE = """
 import snowmelt
+from snowmelt.api import plan_sampling
+from snowmelt.report.film import film
 
-run = snowmelt.train("digits", out="runs/explained", steps=20)
-model = snowmelt.load(run)
-images = snowmelt.sample(model, 16, sampler="ddpm", steps=60)
+run = snowmelt.train("digits", out="runs/film", minutes=1)
+plan = plan_sampling(snowmelt.load(run), sampler="ddpm", steps=60, guidance=1)
+frames = film(plan, seeds=range(6))
+# each holds x, the noisy pictures, and D, what the network makes of them
 """
 ATTEMPT = (
     "snowmelt train digits --minutes 1",
@@ -101,44 +100,24 @@ def measure(found: Losses) -> Number:
     )
 
 
-@dataclass
-class Watched:
-    """A denoiser that keeps what it is shown and what it answers, both at the scale alpha^2 + sigma^2 = 1."""
-
-    denoiser: Denoiser
-    frames: list[tuple[Tensor, Tensor, float]]
-
-    def __call__(self, x: Tensor, level: Level, cond: Condition | None = None) -> Tensor:
-        D = self.denoiser(x, level, cond)
-        self.frames.append(((x / broadcast(level.scale, x)).cpu(), D.cpu(), float(level.sigma[0] / level.alpha[0])))
-        return D
-
-
-def film(setting: Setting, count: int = FILM, steps: int = STEPS) -> list[tuple[Tensor, Tensor, float]]:
-    """(x_t, E[x_0 | x_t], sigma/alpha) at every step of ancestral sampling from the model."""
-    model = setting.model
-    steps = min(steps, model.denoiser.schedule.steps or steps)
-    plan = plan_sampling(model, sampler="ddpm", steps=steps, options={"variance": "small"}, guidance=1)
-    watched = Watched(plan.denoiser, [])
-    seeds = range(count)
-    cond = ask(model.images, seeds).condition(seeds, model.device)
-    x = sample_batch(
-        watched, model.denoiser.schedule, plan.tableau, seeds, model.images.shape, model.device, cond
-    ).cpu()
-    return [*watched.frames, (x, x, 0.0)]
+def walk_back(setting: Setting, count: int = FILM, steps: int = STEPS) -> list[Frame]:
+    """A film of ancestral sampling from the model, without guidance."""
+    steps = min(steps, setting.model.denoiser.schedule.steps or steps)
+    plan = plan_sampling(setting.model, sampler="ddpm", steps=steps, options={"variance": "small"}, guidance=1)
+    return film(plan, range(count))
 
 
 def chapter(setting: Setting) -> Chapter:
     """The whole chapter."""
-    frames = film(setting)
+    frames = walk_back(setting)
     chosen = torch.linspace(0, len(frames) - 1, min(setting.stops, 31)).round().long().tolist()
-    words = [f"{k} of {len(frames) - 1}, σ/α = {frames[k][2]:.3g}" for k in chosen]
-    rows = {"x<sub>t</sub>": 0, "E[x<sub>0</sub> | x<sub>t</sub>]": 1}
+    words = [f"{k} of {len(frames) - 1}, σ/α = {frames[k].ratio:.3g}" for k in chosen]
+    rows = (
+        ("x<sub>t</sub>", "Samples on their way, noisy", [frames[k].x for k in chosen]),
+        ("E[x<sub>0</sub> | x<sub>t</sub>]", "The same as the network sees them", [frames[k].D for k in chosen]),
+    )
     strip = moving(
-        [
-            pictures([frames[k][row] for k in chosen], [], f"Samples on their way, {said}", columns=FILM, title=name)
-            for (name, row), said in zip(rows.items(), ("noisy", "as the network sees them"), strict=True)
-        ],
+        [pictures(shown, [], words, columns=FILM, title=name) for name, words, shown in rows],
         "Steps walked back",
         words,
         "Above: x<sub>t</sub>, the noisy pictures. Below: what the network makes of each, its estimate of the mean of "
@@ -160,7 +139,7 @@ def chapter(setting: Setting) -> Chapter:
     )  # fmt: skip
     one, ten = (sum(each) / sum(found.least) for each in (found.shared, found.apart))
     told = setting.path is not None
-    whose = "your model" if told else f"a model of the digits, trained for {60 * setting.effort.minutes:.0f} seconds"
+    whose = "your model" if told else f"a model of the digits, trained for {60 * setting.effort.minutes:.0f} seconds,"
     body = (
         prose(
             "If noise was added in a thousand small steps, a picture is made by undoing them one by one. What "

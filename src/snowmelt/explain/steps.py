@@ -36,13 +36,12 @@ OTHERS = ("consistency", "repaint", "restart")
 
 CODE = """
 import torch
-from snowmelt.explain.steps import SCHEDULE, TWINS
-from snowmelt.process.gaussian import step
+from snowmelt.explain.steps import law_before
+from snowmelt.explain.toy import peaks
 
-x_s, t = torch.linspace(-2.5, 2.5, 1001, dtype=torch.float64)[:, None], SCHEDULE.level(500.0).expand(1001)
-for s in (SCHEDULE.level(499.0).expand(1001), SCHEDULE.level(100.0).expand(1001)):
-    forward = step(x_s, s, t)
-    log_q = TWINS.log_density(x_s, s) - 0.5 * (0 - forward.mean[:, 0]) ** 2 / forward.variance
+x_s = torch.linspace(-2.5, 2.5, 1001, dtype=torch.float64)
+for steps in (1, 100, 200, 300, 400):
+    print(steps, "steps back, peaks:", peaks(law_before(500 - steps, x_s)))
 """
 ATTEMPT = (
     "snowmelt sampler certify ddim",

@@ -31,8 +31,7 @@ from snowmelt.model.prediction import predictions
 
 schedule = Schedule("linear", steps=1000)
 for name in ("mean", "x0", "eps", "v", "flow"):
-    rule = predictions.get(name)(schedule.level(500.0), schedule)
-    print(name, "target =", float(rule.target_x0), "x0 +", float(rule.target_eps), "eps")
+    print(name, predictions.get(name)(schedule.level(500), schedule))
 """
 ATTEMPT = (
     "snowmelt train digits --predict eps --schedule linear --minutes 1",

@@ -98,12 +98,13 @@ def train_toy(
     objective = Objective(denoiser, loss, weight)
     optimizer = Optimizer(objective.named_parameters())
     first, last = times or (1, int(schedule.t_max))
+    warm = min(50, max(1, steps // 8))
     for step in range(steps):
         x_0 = draw(data, BATCH, generator)
         t = torch.randint(first, last + 1, (BATCH,), generator=generator)
         noise = torch.randn(x_0.shape, generator=generator)
         optimizer.backward(objective(x_0, noise, schedule.log_snr(t.double()))[0].mean())
-        optimizer.step(RATE * 0.5 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / 50))
+        optimizer.step(RATE * 0.5 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / warm))
     return denoiser
 
 

@@ -101,7 +101,7 @@ GUIDE_AT = 0.12  # for our own presets
 
 
 recipes.register("tiny", "a small U-Net for images up to 16 pixels")(
-    Recipe("tiny", PROCESSES["edm"], batch=32, lr=5e-3, optimizer="muon", warmup=2_000, guide_at=GUIDE_AT)
+    Recipe("tiny", PROCESSES["edm"], batch=64, lr=5e-3, optimizer="muon", warmup=2_000, guide_at=GUIDE_AT)
 )
 recipes.register("fast", "a U-Net that computes nothing at full resolution: for CPUs, up to 64 pixels")(
     Recipe("fast", PROCESSES["edm"], batch=32, lr=5e-3, optimizer="muon", warmup=2_000, guide_at=GUIDE_AT)

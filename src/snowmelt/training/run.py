@@ -11,8 +11,11 @@ from pathlib import Path
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import TEMPORARY, disk_errors, free_name, quoted, sync_folder
 from snowmelt.base.lock import take_lock
+from snowmelt.training.checkpoint import load_latest
+from snowmelt.training.metrics import read_metrics
 
 CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "log.txt"
+NEARLY = 0.9  # of a plan: as good as all of it
 
 
 def require_new(run: Path) -> None:
@@ -33,6 +36,13 @@ def require_run(run: Path) -> None:
         raise SnowmeltError(f"--resume {run}: there is no such run.", known)
     if not (run / CONFIG).is_file():
         raise SnowmeltError(f"--resume {run}: this folder is not a run; it holds no {CONFIG}.")
+
+
+def was_stopped(run: Path) -> bool:
+    """Whether a run of so many minutes was stopped well before the end that it was planned to have."""
+    planned = [row["planned_images"] for row in read_metrics(run / METRICS) if "planned_images" in row]
+    position, _, _ = load_latest(run)
+    return not planned or bool(position.images < NEARLY * planned[-1])
 
 
 @contextmanager
