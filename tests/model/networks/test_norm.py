@@ -17,8 +17,10 @@ def inputs(modulated, added, dtype=torch.float32, shape=(3, 12, 5, 4)):
     return [None if tensor is None else tensor.requires_grad_() for tensor in tensors]
 
 
+@pytest.mark.parametrize("images_at_once", [1, 2, 100])
 @pytest.mark.parametrize(("modulated", "added", "silu"), list(itertools.product([False, True], repeat=3)))
-def test_fast_path_is_the_definition(modulated, added, silu):
+def test_fast_path_is_the_definition(monkeypatch, modulated, added, silu, images_at_once):
+    monkeypatch.setattr("snowmelt.model.networks.norm.IN_CACHE", images_at_once * 12 * 5 * 4)
     tensors = inputs(modulated, added)
     present = [tensor for tensor in tensors if tensor is not None]
     found = ChannelsLastNorm.apply(*tensors, 4, 1e-5, silu)
@@ -40,6 +42,19 @@ def test_fast_path_survives_a_mean_far_above_the_deviation():
     expected = norm(x.double(), None, one.double(), zero.double(), 4, 1e-5, False)
     found = ChannelsLastNorm.apply(x, None, one, zero, 4, 1e-5, False)
     assert (found - expected).abs().max().item() < 1e-3
+
+
+def test_parts_are_the_whole_in_bfloat16_too(monkeypatch):
+    tensors = [None if each is None else each.detach() for each in inputs(True, True)]
+    x = tensors[0].bfloat16().requires_grad_()
+    results = []
+    for numbers in (1, 10**6):
+        monkeypatch.setattr("snowmelt.model.networks.norm.IN_CACHE", numbers)
+        y = ChannelsLastNorm.apply(x, *tensors[1:], 4, 1e-5, True)
+        results.append((y, *torch.autograd.grad(y.float().square().sum(), x)))
+    assert results[0][0].dtype == torch.bfloat16
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(("modulated", "added"), [(False, False), (True, True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from snowmelt.model.networks.layout import forward_mode
 
 # Numbers in a batch of images from which the hand-written passes outweigh their dozens of small operations.
 FAST_FROM = 2**17
+# Numbers that are worked on at a time: a few copies of them in float32 lie in a core's cache.
+IN_CACHE = 5 * 2**17
 
 
 def group_count(channels: int, max_groups: int, min_group_channels: int) -> int:
@@ -88,52 +91,103 @@ class ChannelsLastNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
     ) -> Tensor:
-        rows = _rows(x)
-        channel_mean = rows.mean(1)
-        if added is None:
-            mean = _group_mean(channel_mean, groups).expand(-1, -1, x.shape[1] // groups).flatten(1)
-        else:  # x - mean is (x + added) less its mean
-            mean = (_group_mean(channel_mean + added, groups) - _grouped(added, groups)).flatten(1)
-        y = rows - mean[:, None]
-        inverse = _group_mean(y.square_().mean(1), groups).add_(eps).rsqrt_()
-        scale = (inverse * _grouped(weight, groups)).flatten(1)
-        offset = torch.addcmul(bias, mean, scale, value=-1)
-        torch.addcmul(offset[:, None], rows, scale[:, None], out=y)
-        ctx.save_for_backward(x, added, weight, bias, channel_mean, mean, inverse, scale, offset)
+        out = torch.empty_like(x)
+        kept = []
+        for part in _parts(x):
+            tensors = (_of(part, tensor) for tensor in (added, weight, bias))
+            kept.append(_normalise(out[part], x[part], *tensors, groups, eps, silu))
+        ctx.save_for_backward(x, added, weight, bias, *(torch.cat(each) for each in zip(*kept, strict=True)))
         ctx.settings = (groups, eps, silu)
-        return _image(F.silu(y, inplace=True) if silu else y, x)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x, added, weight, bias, channel_mean, mean, inverse, scale, offset = ctx.saved_tensors
+        x, added, weight, bias, *kept = ctx.saved_tensors
         groups, eps, silu = ctx.settings
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
             inputs = [tensor for tensor in (x, added, weight, bias) if tensor is not None]
             y = norm(x, added, weight, bias, groups, eps, silu)
             dx, *others = torch.autograd.grad(y, inputs, grad, create_graph=True)
             return dx, *([None] if added is None else []), *others, None, None, None
-        rows, g = _rows(x), _rows(grad)
-        if silu:
-            z = torch.addcmul(offset[:, None], rows, scale[:, None])
-            g = torch.ops.aten.silu_backward.grad_input(g, z, grad_input=z)
-        dx = g * rows
-        grad_bias = g.sum(1)
-        grad_weight = _grouped(torch.addcmul(dx.sum(1), grad_bias, mean, value=-1), groups) * inverse
-        # With n = (x - mean) inverse and dn = g weight: dx = inverse (dn - mean(dn) - n mean(n dn)), means over groups.
-        step = inverse / -rows.shape[1]
-        level = _group_mean(grad_bias * weight, groups) * step
-        slope = _group_mean((grad_weight * _grouped(weight, groups)).flatten(1), groups) * step * inverse
-        slope = slope.expand_as(grad_weight).flatten(1)
-        constant = (level - _grouped(mean * slope, groups)).flatten(1)
-        torch.addcmul(constant[:, None], g, scale[:, None], out=dx)
-        dx.addcmul_(rows, slope[:, None])
-        grad_added = None
-        if added is not None:  # the sum of dx over the pixels
-            grad_added = torch.addcmul(constant, channel_mean, slope).mul_(rows.shape[1]).addcmul_(grad_bias, scale)
-        grad_weight = grad_weight.flatten(1)
+        dx = torch.empty_like(x)
+        found = []
+        for part in _parts(x):
+            tensors = (_of(part, tensor) for tensor in (weight, *kept))
+            found.append(_differentiate(dx[part], x[part], grad[part], *tensors, groups, silu))
+        grad_added, grad_weight, grad_bias = (torch.cat(each) for each in zip(*found, strict=True))
         if weight.shape[0] == 1:
             grad_weight, grad_bias = grad_weight.sum(0, keepdim=True), grad_bias.sum(0, keepdim=True)
-        return _image(dx, x), grad_added, grad_weight, grad_bias, None, None, None
+        return dx, None if added is None else grad_added, grad_weight, grad_bias, None, None, None
+
+
+def _parts(x: Tensor) -> Iterator[slice]:
+    """A batch in parts that the passes of a norm find in the cache again."""
+    count = max(1, IN_CACHE // max(1, x[0].numel()))
+    return (slice(start, start + count) for start in range(0, len(x), count))
+
+
+def _of(part: slice, tensor: Tensor | None) -> Tensor | None:
+    """The rows of a tensor that has one for each image; what is the same for all as it is."""
+    return tensor if tensor is None or len(tensor) == 1 else tensor[part]
+
+
+def _normalise(
+    out: Tensor, x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+) -> tuple[Tensor, ...]:
+    """Write the norm of x into out; returns what the derivative needs, with a row for each image."""
+    rows = _rows(x)
+    y = _view(out) if out.dtype == rows.dtype else torch.empty_like(rows)
+    channel_mean = rows.mean(1)
+    if added is None:
+        mean = _group_mean(channel_mean, groups).expand(-1, -1, x.shape[1] // groups).flatten(1)
+    else:  # x - mean is (x + added) less its mean
+        mean = (_group_mean(channel_mean + added, groups) - _grouped(added, groups)).flatten(1)
+    torch.sub(rows, mean[:, None], out=y)
+    inverse = _group_mean(y.square_().mean(1), groups).add_(eps).rsqrt_()
+    scale = (inverse * _grouped(weight, groups)).flatten(1)
+    offset = torch.addcmul(bias, mean, scale, value=-1)
+    torch.addcmul(offset[:, None], rows, scale[:, None], out=y)
+    if silu:
+        F.silu(y, inplace=True)
+    if out.dtype != y.dtype:
+        _view(out).copy_(y)
+    return channel_mean, mean, inverse, scale, offset
+
+
+def _differentiate(
+    out: Tensor,
+    x: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    channel_mean: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    groups: int,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Write x's gradient into out; returns those of added, weight and bias, with a row for each image."""
+    rows, g = _rows(x), _rows(grad)
+    if silu:
+        z = torch.addcmul(offset[:, None], rows, scale[:, None])
+        g = torch.ops.aten.silu_backward.grad_input(g, z, grad_input=z)
+    dx = torch.mul(g, rows, out=_view(out)) if out.dtype == g.dtype else g * rows
+    grad_bias = g.sum(1)
+    grad_weight = _grouped(torch.addcmul(dx.sum(1), grad_bias, mean, value=-1), groups) * inverse
+    # With n = (x - mean) inverse and dn = g weight: dx = inverse (dn - mean(dn) - n mean(n dn)), means over groups.
+    step = inverse / -rows.shape[1]
+    level = _group_mean(grad_bias * weight, groups) * step
+    slope = _group_mean((grad_weight * _grouped(weight, groups)).flatten(1), groups) * step * inverse
+    slope = slope.expand_as(grad_weight).flatten(1)
+    constant = (level - _grouped(mean * slope, groups)).flatten(1)
+    torch.addcmul(constant[:, None], g, scale[:, None], out=dx)
+    dx.addcmul_(rows, slope[:, None])
+    if out.dtype != dx.dtype:
+        _view(out).copy_(dx)
+    # added's gradient is the sum of dx over the pixels
+    grad_added = torch.addcmul(constant, channel_mean, slope).mul_(rows.shape[1]).addcmul_(grad_bias, scale)
+    return grad_added, grad_weight.flatten(1), grad_bias
 
 
 def _grouped(values: Tensor, groups: int) -> Tensor:
@@ -151,12 +205,11 @@ def _widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def _view(x: Tensor) -> Tensor:
+    """[B, C, H, W] in channels-last memory as [B, H W, C]."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
 def _rows(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, H W, C], a view of channels-last memory where x is float32."""
-    return _widened(x.permute(0, 2, 3, 1).flatten(1, 2))
-
-
-def _image(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `_rows`, in the type of `like`."""
-    batch, channels, height, width = like.shape
-    return rows.to(like.dtype).view(batch, height, width, channels).permute(0, 3, 1, 2)
+    """The same in float32 at least; a view of other memory where x is that already."""
+    return _widened(_view(x))
