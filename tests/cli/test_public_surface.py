@@ -71,6 +71,7 @@ OPTIONS = {
         *("--schedule", "--noise-levels", "--clock", "--heads", "--head-channels", "--qkv", "--null-class"),
         *("--weights", "--class"),
     ],
+    "push": ["--run", "--repository", "--format", "--private", "--overwrite"],
     "data cache": ["--clear", "--limit", "--json"],
     "data check": [
         *("--data", "--size", "--channels", "--labels", "--fit", "--linear-light", "--preview", "--device", "--json"),
