@@ -235,7 +235,6 @@ def test_a_published_name_is_converted_drawn_from_measured_and_trained_on(snowme
     settings = {
         **DDPMPP,
         "img_resolution": 8,
-        "img_channels": 1,
         "channel_mult": [1, 2],
         "num_blocks": 1,
         "label_dim": 2,

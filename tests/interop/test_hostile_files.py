@@ -96,7 +96,7 @@ SMALL_EDM = {**DDPMPP, "img_resolution": 8, "model_channels": 8, "channel_mult":
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_a_trap_in_a_snapshot_of_edm_is_named_and_makes_nothing(protocol, loot, tmp_path):
     file = snapshot(tmp_path / "network-snapshot-000000.pkl", built(**SMALL_EDM), protocol, loss_fn=Trap(loot))
-    with pytest.raises(SnowmeltError, match="asks for '(posix|nt).mkdir'(.|\n)*nothing was run"):
+    with pytest.raises(SnowmeltError, match=r"asks for '(posix|nt).mkdir'(.|\n)*nothing was run"):
         snowmelt.load(file)
     assert not loot.exists()
 
@@ -137,7 +137,7 @@ def test_weights_that_are_not_in_a_snapshot_are_refused(tmp_path):
     """Tensors as large as they claim cost nothing to claim: views that repeat, and one storage under many names."""
     net = built(**SMALL_EDM)
     net.model.map_layer0.weight.data = torch.zeros(1).expand(10**6, 10**6)
-    with pytest.raises(SnowmeltError, match="map_layer0.weight is a tensor of shape .* that is not there"):
+    with pytest.raises(SnowmeltError, match=r"map_layer0\.weight is a tensor of shape .* that is not there"):
         snowmelt.load(snapshot(tmp_path / "view.pkl", net))
     net = built(**SMALL_EDM)
     one = torch.zeros(300_000)
