@@ -111,6 +111,25 @@ def test_names_that_load_or_run_are_refused_wherever_they_stand(name, tmp_path):
             snowmelt.load(tmp_path / "net.pkl")
 
 
+def text(value):
+    """A text in a pickle."""
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def module_with(attributes):
+    """A snapshot whose network is a module with these attributes, of which each is a part of a pickle."""
+
+    def rebuilt(kind, inside):
+        meta = text("class_name") + text(kind) + text("state") + b"}(" + inside + b"u"
+        return b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n}(" + meta + b"u\x85R"
+
+    attributes = {"_modules": b"}" + text("model") + rebuilt("SongUNet", b"") + b"s", **attributes}
+    inside = b"".join(text(name) + value for name, value in attributes.items())
+    return b"\x80\x02}" + text("ema") + rebuilt("EDMPrecond", inside) + b"s."
+
+
+LONG = text("x" * 1_000_000) + b"q\x01"
+LEAF = b"ctorch.nn.modules.linear\nLinear\n)\x81q\x02"
 BOMBS = {
     "a place in the memory far away": b"\x80\x02}r\xff\xff\xff\x7f.",
     "bytes that are not there": b"\x80\x04B\xff\xff\xff\x7f",
@@ -120,6 +139,29 @@ BOMBS = {
     "lists within lists": b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".",
     "tuples within tuples, as a key": b"\x80\x02})" + b"\x85" * 200_000 + b"Ns.",
     "doubled and doubled": b"\x80\x02)" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(100)) + b".",
+    "a setting of one text many times": module_with(
+        {"_init_kwargs": b"}" + text("embedding_type") + b"](" + LONG + b"h\x01" * 9000 + b"es"}
+    ),
+    "a setting of lists that hold the last twice": module_with(
+        {"_init_kwargs": b"}" + text("embedding_type") + b"]q\x02" + b"0](h\x02h\x02eq\x02" * 100 + b"s"}
+    ),
+    "modules of one long name": module_with({"_modules": b"}(" + LONG + LEAF + b"u"}),
+    "modules that hold the last many times": module_with(
+        {
+            "_modules": LEAF
+            + b"".join(
+                b"0ctorch.nn.modules.linear\nLinear\n)\x81}"
+                + text("_modules")
+                + b"}("
+                + b"".join(text(str(n)) + b"h\x02" for n in range(50))
+                + b"usbq\x02"
+                for _ in range(10)
+            )
+            + b"0}"
+            + text("model")
+            + b"h\x02s"
+        }
+    ),
     "too many instructions": b"\x80\x02" + b"N0" * 600_000 + b"}.",
 }
 
@@ -131,6 +173,14 @@ def test_a_small_pickle_cannot_ask_for_much(name, tmp_path):
     with pytest.raises(SnowmeltError):
         snowmelt.load(tmp_path / "net.pkl")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_KILOBYTES
+
+
+def test_a_whole_number_that_is_no_float_is_a_wrong_setting(tmp_path):
+    DDPMPipeline(UNet2DModel(**SMALL), DDPMScheduler()).save_pretrained(tmp_path)
+    config = tmp_path / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "norm_eps": 10**400}))
+    with pytest.raises(SnowmeltError, match="norm_eps is 1000"):
+        snowmelt.load(tmp_path)
 
 
 def test_weights_that_are_not_in_a_snapshot_are_refused(tmp_path):

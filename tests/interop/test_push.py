@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,8 +60,12 @@ def test_a_run_is_pushed_in_one_commit_and_drawn_from_by_name(command, hub, fini
     assert hub.created == {"name": "shoes", "organization": "me", "type": "model"}
     assert len(hub.commits) == 1
     model = finished_run / "model"
-    for file in model.iterdir():
+    for file in model.glob("*.safetensors"):
         assert (hub.folder / file.name).read_bytes() == file.read_bytes()
+    ours, theirs = (json.loads((folder / "config.json").read_text()) for folder in (model, hub.folder))
+    assert theirs["training"].pop("data") == Path(ours["training"].pop("data")).name  # not where it lay
+    assert theirs == ours
+    assert not any(str(finished_run.parent) in file.read_text() for file in hub.folder.glob("*.[mj][ds]*"))
     assert set(hub.files()) - {file.name for file in model.iterdir()} == {".gitattributes", "README.md", "grid.png"}
     card = (hub.folder / "README.md").read_text()
     assert "library_name: snowmelt" in card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -14,7 +14,7 @@ import torch
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.extras import extra_module
-from snowmelt.base.files import quoted, write_text
+from snowmelt.base.files import quoted, read_json, write_json, write_text
 from snowmelt.interop.card import Card, card_text
 from snowmelt.interop.diffusers.files import CARD, GRID
 from snowmelt.interop.diffusers.network import InexpressibleError
@@ -73,6 +73,7 @@ class Pushing:
         """Write the files into a temporary folder and send them in one commit."""
         address = PREFIX + self.name
         model = load_model(self.source, "ema", torch.device("cpu"))
+        model = replace(model, training=_without_folders(model.training))
         with TemporaryDirectory() as temporary:
             folder = Path(temporary)
             form, notes = _write(self.source, model, folder, self.form, card, self.name)
@@ -141,9 +142,10 @@ def _write(source: Path, model: Model, folder: Path, form: Form, card: Card, nam
             pipeline.save(folder)
             return "diffusers", list(pipeline.notes)
     found = find_model(source)
-    for file in (CONFIG, *FILES.values(), GUIDE):
+    for file in (*FILES.values(), GUIDE):
         if (found / file).is_file():
             shutil.copyfile(found / file, folder / file)
+    write_json(folder / CONFIG, {**read_json(found / CONFIG), "training": model.training})
     if card.grid is not None:
         (folder / GRID).write_bytes(card.grid)
     images = model.images
@@ -156,6 +158,16 @@ def _write(source: Path, model: Model, folder: Path, form: Form, card: Card, nam
     )
     write_text(folder / CARD, card_text(model, images, card, "snowmelt", use))
     return "snowmelt", notes
+
+
+def _without_folders(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of its making, without the folders in which that lay: their names are nobody else's business."""
+
+    def shown(value: Any) -> Any:
+        private = isinstance(value, str) and (Path(value).is_absolute() or Path(value).parts[:1] in (("..",), ("~",)))
+        return Path(value).name if private else value
+
+    return {key: shown(value) for key, value in training.items()}
 
 
 def _require_rights(hub: ModuleType, name: str) -> None:

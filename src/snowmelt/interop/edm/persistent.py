@@ -40,7 +40,8 @@ STORAGES = {
     "torch.DoubleStorage": torch.float64,
 }
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of torch's serialisation before its archives, which pickle still uses
-MAX_DEPTH, MAX_MODULES, MAX_VALUES = 16, 20_000, 10_000
+# A small file can name one thing many times over: what is made of it is counted.
+MAX_DEPTH, MAX_MODULES, MAX_TENSORS, MAX_VALUES, MAX_TEXT = 16, 20_000, 100_000, 10_000, 100
 
 
 def allowed(name: str) -> bool:
@@ -83,7 +84,7 @@ def modules_in(module: Module, where: str) -> dict[str, Module]:
         found[name] = module
         for key, value in mapping(module.attributes.get("_modules")).items():
             if value is not None:
-                inner = f"{name}.{key}" if name else str(key)
+                inner = _below(name, key, where)
                 walk(inner, module_of(value, f"{where}: {inner}"), depth + 1)
 
     walk("", module, 0)
@@ -104,12 +105,19 @@ def tensors_in(modules: dict[str, Module], size: int, where: str) -> dict[str, T
             for key, value in mapping(module.attributes.get(group)).items():
                 if value is None or key in hidden:
                     continue
-                inner = f"{name}.{key}" if name else str(key)
+                inner = _below(name, key, where)
                 found[inner] = _tensor(value, storages, f"{where}: {inner}")
                 total += found[inner].numel() * found[inner].element_size()
-                if total > 4 * size:
+                if total > 4 * size or len(found) > MAX_TENSORS:
                     raise SnowmeltError(f"{where} names more than {total:,} bytes of weights and holds {size:,}.")
     return found
+
+
+def _below(name: str, key: Any, where: str) -> str:
+    """The name of what lies in a module under a key."""
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_TEXT:
+        raise SnowmeltError(f"{where}: something in {name or 'it'} has a name that is none.")
+    return f"{name}.{key}" if name else key
 
 
 def mapping(value: Any) -> dict[Any, Any]:
@@ -127,15 +135,19 @@ def plain(value: Any) -> Any:
 def _plain(value: Any, budget: Iterator[int], depth: int) -> Any:
     if next(budget, None) is None or depth > MAX_DEPTH:
         return "too much"
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | float):
         return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else "too much"
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
     if isinstance(value, list | tuple):
         return [_plain(item, budget, depth + 1) for item in value]
     if isinstance(value, dict) or (isinstance(value, Made) and value.name in DICTIONARIES):
-        return {str(key): _plain(item, budget, depth + 1) for key, item in mapping(value).items()}
+        return {str(key)[:MAX_TEXT]: _plain(item, budget, depth + 1) for key, item in mapping(value).items()}
     if isinstance(value, Made) and value.name in SCALARS:
         return _scalar(value)
-    return f"a {value.name if isinstance(value, Made) else type(value).__name__}"
+    return f"a {value.name[:MAX_TEXT] if isinstance(value, Made) else type(value).__name__}"
 
 
 def _listed(value: Any) -> list[Any]:
@@ -170,10 +182,9 @@ def _tensor(value: Any, storages: dict[int, Tensor], where: str) -> Tensor:
         raise SnowmeltError(f"{where} has a shape that is none.")
     storage = _storage(source, storages, where)
     last = offset + sum((count - 1) * step for count, step in zip(shape, stride, strict=True))
-    empty = 0 in shape
-    if (math.prod(shape) > len(storage) or last >= len(storage)) and not empty:
-        raise SnowmeltError(f"{where} is a tensor of shape {list(shape)[:8]} that is not there.")
-    return storage.new_zeros(shape) if empty else storage.as_strided(shape, stride, offset)
+    if not 0 < math.prod(shape) <= len(storage) or last >= len(storage):
+        raise SnowmeltError(f"{where} is a tensor of shape {list(shape)} that is not there.")
+    return storage.as_strided(shape, stride, offset)
 
 
 def _whole(value: Any) -> bool:
@@ -218,5 +229,5 @@ def read_storage(content: bytes, where: str) -> Tensor:
     (count,) = struct.unpack("<q", file.read(8)) if len(content) - file.tell() >= 8 else (-1,)
     left = len(content) - file.tell()
     if count != about[4] or count * dtype.itemsize != left:
-        raise SnowmeltError(f"{where} claims {about[4]!r} numbers and holds {left:,} bytes.")
+        raise SnowmeltError(f"{where} does not hold as many numbers as it claims: {left:,} bytes are there.")
     return torch.frombuffer(bytearray(file.read()), dtype=dtype) if count else torch.zeros(0, dtype=dtype)
