@@ -57,7 +57,8 @@ def test_a_run_is_pushed_in_one_commit_and_drawn_from_by_name(command, hub, fini
     assert "Written: hf:me/shoes, as a model folder of snowmelt" in done.stdout
     assert "Next: snowmelt sample hf:me/shoes -n 16" in done.stdout
     assert hub.asked[0] == "GET /api/whoami-v2"  # before anything is read or sent
-    assert hub.created == {"name": "shoes", "organization": "me", "type": "model"}
+    assert (hub.created["name"], hub.created["organization"]) == ("shoes", "me")
+    assert "visibility" not in hub.created  # the hub's default
     assert len(hub.commits) == 1
     model = finished_run / "model"
     for file in model.glob("*.safetensors"):
@@ -90,7 +91,7 @@ def test_what_diffusers_can_express_is_pushed_as_a_pipeline(command, hub, plain_
     # Once there, it is not written over unless that is said; then nothing of the old form is left.
     refused = command("push", plain_model, "me/shoes", "--format", "snowmelt")
     assert refused.returncode == 2
-    assert "me/shoes holds 5 files already" in refused.stderr
+    assert "me/shoes holds 6 files already" in refused.stderr
     assert "--overwrite" in refused.stderr
     assert len(hub.commits) == 1
     assert "--private would do nothing" in command("push", plain_model, "me/shoes", "--private", "--overwrite").stderr

@@ -55,7 +55,5 @@ def _facts(model: Model, images: ImageSpec) -> list[str]:
         f"Predicts: {model.denoiser.prediction}, on the {schedule.name} {levels}",
         f"Weights: {model.weights}, SHA-256 {model.digest}",
     ]
-    if images.class_names is not None:
-        facts.append(f"Classes: {', '.join(images.class_names)}")
     trained = model.training.get("data")
     return facts if trained is None else [*facts, f"Trained on: {trained}"]

@@ -156,6 +156,8 @@ def _write(source: Path, model: Model, folder: Path, form: Form, card: Card, nam
         height=images.height,
         width=images.width,
     )
+    if images.class_names is not None:
+        use += f"\n\nClasses, for `--class NAME`: {', '.join(images.class_names)}."
     write_text(folder / CARD, card_text(model, images, card, "snowmelt", use))
     return "snowmelt", notes
 
