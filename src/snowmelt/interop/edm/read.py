@@ -92,8 +92,12 @@ def read(source: Source, told: Told) -> Foreign:
         tensors = {name: tensor for name, tensor in tensors.items() if name != AUGMENT}
         notes.append(AUGMENT_NOTE)
     weights = read_tensors(unet_rules(network, naming(family, size)), tensors, outline(network).state_dict(), str(path))
-    denoiser = {"schedule": _schedule(settings).to_config(), "prediction": "edm", "clock": "log-sigma"}
-    denoiser["learned_variance"] = False
+    denoiser = {
+        "schedule": _schedule(settings).to_config(),
+        "prediction": "edm",
+        "clock": "log-sigma",
+        "learned_variance": False,
+    }
     sampler = SamplerDefaults("heun", STEPS if size <= SMALL else STEPS_LARGE, "karras")
     config = ModelConfig(network, denoiser, image_spec(network, (size, size)), sampler)
     origin = {"source": str(path), "format": "edm"}
