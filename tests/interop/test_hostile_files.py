@@ -170,8 +170,9 @@ BOMBS = {
 def test_a_small_pickle_cannot_ask_for_much(name, tmp_path):
     (tmp_path / "net.pkl").write_bytes(BOMBS[name])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(SnowmeltError):
+    with pytest.raises(SnowmeltError) as refused:
         snowmelt.load(tmp_path / "net.pkl")
+    assert ("more than 1,000,000 instructions" in str(refused.value)) == (name == "too many instructions")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_KILOBYTES
 
 
