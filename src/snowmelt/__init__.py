@@ -13,13 +13,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Schedule", "SnowmeltError", "Tableau", "evaluate", "load", "resume", "sample", "train"]
+__all__ = [
+    "Schedule",
+    "SnowmeltError",
+    "Tableau",
+    "as_k_diffusion",
+    "evaluate",
+    "from_diffusers",
+    "from_k_diffusion",
+    "load",
+    "resume",
+    "sample",
+    "train",
+]
 
 _HOMES = {
     "Schedule": "snowmelt.process.schedule",
     "SnowmeltError": "snowmelt.base.errors",
     "Tableau": "snowmelt.sampling.tableau",
+    "as_k_diffusion": "snowmelt.interop.kdiffusion",
     "evaluate": "snowmelt.api",
+    "from_diffusers": "snowmelt.interop.diffusers.live",
+    "from_k_diffusion": "snowmelt.interop.kdiffusion",
     "load": "snowmelt.api",
     "resume": "snowmelt.api",
     "sample": "snowmelt.api",

@@ -9,7 +9,10 @@ from cyclopts import App
 import snowmelt
 from snowmelt.cli.main import app
 
-NAMES = ["Schedule", "SnowmeltError", "Tableau", "evaluate", "load", "resume", "sample", "train"]
+NAMES = [
+    *("Schedule", "SnowmeltError", "Tableau", "as_k_diffusion", "evaluate", "from_diffusers", "from_k_diffusion"),
+    *("load", "resume", "sample", "train"),
+]
 
 EDIT = [
     *("-n", "--count", "--out", "--sampler", "--steps", "--grid", "--set", "--clip", "--seed", "--class"),
@@ -72,6 +75,7 @@ OPTIONS = {
         *("--schedule", "--noise-levels", "--clock", "--heads", "--head-channels", "--qkv", "--null-class"),
         *("--weights", "--class"),
     ],
+    "push": ["--run", "--repository", "--format", "--private", "--overwrite"],
     "data cache": ["--clear", "--limit", "--json"],
     "data check": [
         *("--data", "--size", "--channels", "--labels", "--fit", "--linear-light", "--preview", "--device", "--json"),

@@ -269,7 +269,7 @@ def test_one_file_of_our_own_is_answered_with_its_folder(finished_run):
 
 def test_a_file_of_no_format_is_answered_with_the_formats(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "odd.pt")
-    with pytest.raises(SnowmeltError, match="Known formats: diffusers, guided-diffusion, ddpm-port, lucidrains"):
+    with pytest.raises(SnowmeltError, match="Known formats: edm, diffusers, guided-diffusion, ddpm-port, lucidrains"):
         snowmelt.load(tmp_path / "odd.pt")
 
 

@@ -1,69 +1,17 @@
 """Models by name, from a server that stands in for Hugging Face; the real client talks to it."""
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from foreign_models import SMALL
+from hub_server import Hub, commands_to
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.interop.hub import fetched
-
-SHA = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves a folder as the repository some/model."""
-
-    def __init__(self, folder):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.sent = folder, []
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        """Quietly."""
-
-    def answer(self, code, content=b"", **headers):
-        self.send_response(code)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def do_GET(self):
-        folder = self.server.folder
-        path = self.path.split("?")[0]
-        if path.startswith("/api/models/some/model"):
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
-            names = [str(file.relative_to(folder)) for file in files]
-            info = {"id": "some/model", "sha": SHA, "siblings": [{"rfilename": name} for name in names]}
-            sizes = [file.stat().st_size for file in files]
-            tree = [{"type": "file", "path": n, "size": size, "oid": SHA} for n, size in zip(names, sizes, strict=True)]
-            content = json.dumps(tree if "/tree/" in path else info).encode()
-            self.answer(200, content, Content_Type="application/json")
-            return
-        start = f"/some/model/resolve/{SHA}/"
-        name = path.removeprefix(start).removeprefix("/some/model/resolve/main/")
-        if not path.startswith("/some/model/") or not (folder / name).is_file():
-            kind = "EntryNotFound" if path.startswith("/some/model/") else "RepoNotFound"
-            self.answer(404, b"{}", X_Error_Code=kind)
-            return
-        content = (folder / name).read_bytes()
-        if self.command == "GET":
-            self.server.sent.append(name)
-        self.answer(200, content, ETag=f'"{hashlib.sha256(content).hexdigest()}"', X_Repo_Commit=SHA)
-
-    do_HEAD = do_GET  # noqa: N815
 
 
 @pytest.fixture
@@ -84,20 +32,7 @@ def hub(tmp_path):
 
 @pytest.fixture
 def command(hub, tmp_path):
-    """The command line in a process of its own: the client reads its settings when it is imported."""
-
-    def call(*arguments):
-        environment = {
-            **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
-            "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
-            "HF_HOME": str(tmp_path / "cache"),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-        }
-        line = [sys.executable, "-m", "snowmelt", *map(str, arguments)]
-        return subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-
-    return call
+    return commands_to(hub, tmp_path)
 
 
 def test_a_name_is_fetched_and_drawn_from_and_nothing_else_is_fetched(command, hub, tmp_path):

@@ -38,7 +38,7 @@ def convert(
     destination
         The folder to write, which must not exist.
     from_
-        The format of SOURCE: diffusers, guided-diffusion, ddpm-port, lucidrains, or auto.
+        The format of SOURCE: edm, diffusers, guided-diffusion, ddpm-port, lucidrains, or auto.
     to
         snowmelt: a model folder of ours; diffusers: a folder for DDPMPipeline.from_pretrained.
     size

@@ -8,7 +8,8 @@ import torch
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import atomic_folder, free_name, quoted
-from snowmelt.interop.diffusers.write import Card, write_pipeline
+from snowmelt.interop.card import Card
+from snowmelt.interop.diffusers.write import write_pipeline
 from snowmelt.interop.foreign import Foreign, Told
 from snowmelt.interop.formats import AUTO, is_foreign, open_model, read_foreign
 from snowmelt.model.bundle import Weights, save_model

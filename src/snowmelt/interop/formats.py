@@ -13,6 +13,7 @@ from snowmelt.base.files import quoted
 from snowmelt.base.registry import Registry
 from snowmelt.interop import ddpm_port, guided_diffusion, lucidrains
 from snowmelt.interop.diffusers import read as diffusers
+from snowmelt.interop.edm import read as edm
 from snowmelt.interop.files import PICKLES, SAFETENSORS
 from snowmelt.interop.foreign import Foreign, Source, Told
 from snowmelt.interop.hub import fetched, is_named
@@ -32,6 +33,10 @@ class Format:
 
 
 formats: Registry[Format] = Registry("format")
+# First, for the others ask torch what a file holds.
+formats.register("edm", "a network-snapshot-*.pkl or edm-*.pkl of NVIDIA's EDM, read without running its code")(
+    Format(edm.recognise, edm.read)
+)
 formats.register("diffusers", "UNet2DModel in a pipeline's folder, alone, or as a file with its config")(
     Format(diffusers.recognise, diffusers.read)
 )
@@ -51,7 +56,7 @@ def is_foreign(path: Path) -> bool:
     if is_named(path):
         return True
     if path.is_file():
-        return path.suffix.lower() in (*PICKLES, SAFETENSORS)
+        return path.suffix.lower() in (*PICKLES, *edm.SUFFIXES, SAFETENSORS)
     return path.is_dir() and not (path / "model" / CONFIG).is_file() and diffusers.recognise(Source(path))
 
 

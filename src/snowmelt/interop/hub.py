@@ -37,7 +37,7 @@ def fetched(path: Path) -> Path:
         raise SnowmeltError(f"{name} is no name of a model.", expected)
     hub = extra_module("huggingface_hub", "hub", f"{name} lies in the hub, which")
     repository, revision, file = match["repository"], match["revision"], match["file"]
-    with _told(name):
+    with told_of(name):
         if file is not None:
             return Path(hub.hf_hub_download(repository, file, revision=revision))
         found = hub.HfApi().model_info(repository, revision=revision)
@@ -61,8 +61,11 @@ def _wanted(files: set[str]) -> set[str]:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """The library's errors in words that say what to do."""
+def told_of(name: str, done: str = "had") -> Iterator[None]:
+    """The library's errors in words that say what to do.
+
+    done  to what is named: had, written
+    """
     errors = extra_module("huggingface_hub.errors", "hub", name)
     # Which client it uses for HTTP, and so whose errors come through, is the library's to decide.
     unreachable = (errors.HTTPError, OSError)
@@ -74,6 +77,6 @@ def _told(name: str) -> Iterator[None]:
         raise SnowmeltError(f"{name}: the repository is there, and no such file in it.") from error
     except errors.HfHubHTTPError as error:
         hint = "If it is private or gated, log in: hf auth login."
-        raise SnowmeltError(f"{name} cannot be had: {str(error).strip().splitlines()[0]}", hint) from error
+        raise SnowmeltError(f"{name} cannot be {done}: {str(error).strip().splitlines()[0]}", hint) from error
     except unreachable as error:
         raise SnowmeltError(f"{name}: Hugging Face cannot be reached ({error}).", "Check the network.") from error

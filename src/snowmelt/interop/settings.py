@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +50,8 @@ class Settings:
         value = self.values.get(name)
         if value is None:
             return None
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        # Compared, not converted: a whole number may be too large to be a float.
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
         if kind is float and number:
             return kind(value)  # type: ignore[call-arg]
         if kind is int and number and float(value).is_integer():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from snowmelt.interop.diffusers.write import Card
+from snowmelt.interop.card import Card
 from snowmelt.report.evaluation import SAMPLES, compared, measured, picture_of
 from snowmelt.report.page import Run
 from snowmelt.training.judged import run_of

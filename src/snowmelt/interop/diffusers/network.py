@@ -193,7 +193,7 @@ def write_network(config: UNetConfig, size: tuple[int, int]) -> dict[str, Any]:
         (head == 0, f"{config.heads} attention heads are of different widths"),
     ):
         if wrong:
-            raise inexpressible(reason)
+            raise InexpressibleError(reason)
     last = len(config.multipliers) - 1
     resblock = config.resample == "resblock"
     plain = {"down": "ResnetDownsampleBlock2D", "up": "ResnetUpsampleBlock2D"} if resblock else {}
@@ -243,6 +243,8 @@ def _head_channels(config: UNetConfig) -> int | None:
     return None if not widths else widths.pop() // config.heads if len(widths) == 1 else 0
 
 
-def inexpressible(reason: str) -> SnowmeltError:
+class InexpressibleError(SnowmeltError):
     """The error for a model that diffusers has no words for."""
-    return SnowmeltError(f"--to diffusers: this model cannot be said in diffusers' words: {reason}.")
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"This model cannot be said in diffusers' words: {reason}.")

@@ -9,7 +9,7 @@ import torch
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.interop.chain import recognised, unscaled, usual_options
-from snowmelt.interop.diffusers.network import inexpressible
+from snowmelt.interop.diffusers.network import InexpressibleError
 from snowmelt.interop.settings import Settings
 from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.process.schedule import MAX_STEPS, Schedule
@@ -177,16 +177,18 @@ def write_scheduler(
     """A `DDPMScheduler`'s config, every key of it; what it cannot express is refused with the reason."""
     names = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     if prediction not in names:
-        raise inexpressible(f"it predicts {prediction!r}, and DDPMScheduler knows {', '.join(names)}")
+        raise InexpressibleError(f"it predicts {prediction!r}, and DDPMScheduler knows {', '.join(names)}")
     if schedule.steps is None:
-        raise inexpressible(f"its schedule {schedule.name!r} is continuous, and DDPMScheduler has a chain of steps")
+        raise InexpressibleError(
+            f"its schedule {schedule.name!r} is continuous, and DDPMScheduler has a chain of steps"
+        )
     if clock != "index" and not (clock == "rescaled-index" and schedule.steps == 1000):
-        raise inexpressible(f"its network is told {clock!r} of the noise, and a pipeline tells the step's index")
+        raise InexpressibleError(f"its network is told {clock!r} of the noise, and a pipeline tells the step's index")
     variance = sampler.options.get("variance", "large") if sampler.name == "ddpm" else "large"
     if learned:
         variance = "learned"
     elif variance == "analytic":
-        raise inexpressible("its sampler's variance is analytic")
+        raise InexpressibleError("its sampler's variance is analytic")
     variances = {"small": "fixed_small", "large": "fixed_large", "learned": "learned_range"}
     return {
         "_class_name": "DDPMScheduler",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from torch import Tensor
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import write_json, write_text
 from snowmelt.image.codec import UINT8
+from snowmelt.interop.card import HERE, Card, card_text
 from snowmelt.interop.diffusers.files import CARD, CONFIG, GRID, INDEX, OURS, SCHEDULER, UNET, WEIGHTS
 from snowmelt.interop.diffusers.names import NAMING
-from snowmelt.interop.diffusers.network import inexpressible, write_network
+from snowmelt.interop.diffusers.network import InexpressibleError, write_network
 from snowmelt.interop.diffusers.scheduler import write_scheduler
 from snowmelt.interop.mapping import write_tensors
 from snowmelt.interop.unet_names import unet_rules
@@ -24,20 +24,6 @@ from snowmelt.model.tensors import save_tensors
 
 NONE = "none"
 LABEL, BIAS = "embedding.conditions.label.weight", "embedding.out.bias"
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a model card shows beside how to use the model.
-
-    grid      a PNG of its samples
-    measured  (what, its value in words)
-    compared  what was compared with what, for these
-    """
-
-    grid: bytes | None = None
-    measured: Sequence[tuple[str, str]] = ()
-    compared: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,19 +52,22 @@ class Pipeline:
         write_text(folder / CARD, self.card)
 
 
-def write_pipeline(model: Model, class_name: str | None, card: Card) -> Pipeline:
-    """The pipeline. Raises SnowmeltError where diffusers cannot express the model, with the reason."""
+def write_pipeline(model: Model, class_name: str | None, card: Card, address: str = HERE) -> Pipeline:
+    """The pipeline, which its card says to load from `address`.
+
+    Raises InexpressibleError where diffusers has no words for the model, with the reason.
+    """
     network, images, denoiser = model.denoiser.network, model.images, model.denoiser
     if not isinstance(network, UNet):
         kind = "a transformer" if isinstance(network, Transformer) else "a U-Net of another family"
-        raise inexpressible(f"its network is {kind}, which UNet2DModel is not")
+        raise InexpressibleError(f"its network is {kind}, which UNet2DModel is not")
     config, tensors = network.config, network.state_dict()
     if class_name is not None:
         config, tensors = _of_one_class(config, tensors, images, class_name)
         images = replace(images, class_names=None)
     size = (images.height, images.width)
     if any(side % config.size_multiple for side in size):
-        raise inexpressible(
+        raise InexpressibleError(
             f"its images of {size[0]}x{size[1]} are padded to a multiple of {config.size_multiple} by its network"
         )
     scheduler = write_scheduler(
@@ -97,7 +86,7 @@ def write_pipeline(model: Model, class_name: str | None, card: Card) -> Pipeline
         scheduler=scheduler,
         tensors=write_tensors(unet_rules(config, NAMING), tensors),
         ours={"format_version": 1, "images": images.to_config(), "training": model.training, "digest": model.digest},
-        card=_card(model, images, config, card),
+        card=_card(model, images, card, address),
         grid=card.grid,
         notes=tuple(_notes(model, images)),
     )
@@ -154,36 +143,15 @@ pipeline.numpy_to_pil((x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())[0].
 Classes: {names}."""
 
 
-def _card(model: Model, images: ImageSpec, config: UNetConfig, card: Card) -> str:
-    schedule = model.denoiser.schedule
-    trained = model.training.get("data")
+def _card(model: Model, images: ImageSpec, card: Card, address: str) -> str:
     use = _USE
     if images.class_names is not None:
         use = _USE_CLASSED.format(
             none=len(images.class_names),
-            steps=min(1000, schedule.steps or 1000),
+            steps=min(1000, model.denoiser.schedule.steps or 1000),
             channels=images.channels,
             height=images.height,
             width=images.width,
             names=", ".join(f"{number} {name}" for number, name in enumerate(images.class_names)),
         )
-    facts = [
-        f"Images: {images.height}x{images.width}, {images.channels} channels",
-        f"Network: U-Net of {sum(p.numel() for p in model.denoiser.network.parameters()) / 1e6:.1f} million weights",
-        f"Predicts: {model.denoiser.prediction}, on the {schedule.name} schedule of {schedule.steps} noise levels",
-        f"Weights: {model.weights}, SHA-256 {model.digest}",
-    ]
-    if trained is not None:
-        facts.append(f"Trained on: {trained}")
-    parts = [
-        "---\nlibrary_name: diffusers\npipeline_tag: unconditional-image-generation\ntags:\n- snowmelt\n---",
-        "# A diffusion model of images",
-        *(["![Samples](grid.png)"] if card.grid is not None else []),
-        "\n".join(f"- {fact}" for fact in facts),
-        "## Use",
-        use,
-    ]
-    if card.measured:
-        table = "\n".join(f"| {name.strip()} | {value} |" for name, value in card.measured)
-        parts += ["## Measured", card.compared, f"| what | value |\n| --- | --- |\n{table}"]
-    return "\n\n".join(parts) + "\n"
+    return card_text(model, images, card, "diffusers", use.replace(HERE, address))

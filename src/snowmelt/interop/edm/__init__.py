@@ -1,0 +1,1 @@
+"""EDM's pickles, in."""
