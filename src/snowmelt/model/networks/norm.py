@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -94,8 +94,8 @@ class ChannelsLastNorm(torch.autograd.Function):
         out = torch.empty_like(x)
         kept = []
         for part in _parts(x):
-            tensors = (_of(part, tensor) for tensor in (added, weight, bias))
-            kept.append(_normalise(out[part], x[part], *tensors, groups, eps, silu))
+            extra = None if added is None else _of(part, added)
+            kept.append(_normalise(out[part], x[part], extra, _of(part, weight), _of(part, bias), groups, eps, silu))
         ctx.save_for_backward(x, added, weight, bias, *(torch.cat(each) for each in zip(*kept, strict=True)))
         ctx.settings = (groups, eps, silu)
         return out
@@ -112,8 +112,8 @@ class ChannelsLastNorm(torch.autograd.Function):
         dx = torch.empty_like(x)
         found = []
         for part in _parts(x):
-            tensors = (_of(part, tensor) for tensor in (weight, *kept))
-            found.append(_differentiate(dx[part], x[part], grad[part], *tensors, groups, silu))
+            known = [_of(part, each) for each in kept]
+            found.append(_differentiate(dx[part], x[part], grad[part], _of(part, weight), known, groups, silu))
         grad_added, grad_weight, grad_bias = (torch.cat(each) for each in zip(*found, strict=True))
         if weight.shape[0] == 1:
             grad_weight, grad_bias = grad_weight.sum(0, keepdim=True), grad_bias.sum(0, keepdim=True)
@@ -126,9 +126,9 @@ def _parts(x: Tensor) -> Iterator[slice]:
     return (slice(start, start + count) for start in range(0, len(x), count))
 
 
-def _of(part: slice, tensor: Tensor | None) -> Tensor | None:
+def _of(part: slice, tensor: Tensor) -> Tensor:
     """The rows of a tensor that has one for each image; what is the same for all as it is."""
-    return tensor if tensor is None or len(tensor) == 1 else tensor[part]
+    return tensor if len(tensor) == 1 else tensor[part]
 
 
 def _normalise(
@@ -159,15 +159,14 @@ def _differentiate(
     x: Tensor,
     grad: Tensor,
     weight: Tensor,
-    channel_mean: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    scale: Tensor,
-    offset: Tensor,
+    kept: Sequence[Tensor],
     groups: int,
     silu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Write x's gradient into out; returns those of added, weight and bias, with a row for each image."""
+    """Write x's gradient into out, with what `_normalise` has kept; returns those of added, weight and bias, with a row
+    for each image.
+    """
+    channel_mean, mean, inverse, scale, offset = kept
     rows, g = _rows(x), _rows(grad)
     if silu:
         z = torch.addcmul(offset[:, None], rows, scale[:, None])

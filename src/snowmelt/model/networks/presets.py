@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from snowmelt.base.registry import Registry
@@ -125,11 +124,15 @@ def small(channels_in: int, channels_out: int, num_classes: int) -> UNetConfig:
 
 @PRESETS.register("fast", "U-Net that folds 2x2 pixels, for 28x28 to 64x64 on a CPU in minutes")
 def fast(channels_in: int, channels_out: int, num_classes: int) -> UNetConfig:
+    return _folded(channels_in, channels_out, num_classes, 32)
+
+
+def _folded(channels_in: int, channels_out: int, num_classes: int, channels: int) -> UNetConfig:
     return UNetConfig(
         in_channels=channels_in,
         out_channels=channels_out,
         num_classes=num_classes,
-        channels=32,
+        channels=channels,
         multipliers=(1, 2),
         blocks=1,
         attention=(1,),
@@ -140,7 +143,7 @@ def fast(channels_in: int, channels_out: int, num_classes: int) -> UNetConfig:
 
 @PRESETS.register("wide", "U-Net of preset fast with 48 channels in place of 32")
 def wide(channels_in: int, channels_out: int, num_classes: int) -> UNetConfig:
-    return replace(fast(channels_in, channels_out, num_classes), channels=48)
+    return _folded(channels_in, channels_out, num_classes, 48)
 
 
 @PRESETS.register("tiny", "U-Net for 8x8 digits in seconds")
