@@ -71,6 +71,11 @@ OPTIONS = {
         *("--schedule", "--noise-levels", "--clock", "--heads", "--head-channels", "--qkv", "--null-class"),
         *("--weights", "--class"),
     ],
+    "export": [
+        *("--model", "--onnx", "--sampler"),
+        *("--steps", "--num_inference_steps"),
+        *("--grid", "--set", "--clip", "--guidance", "--weights", "--web"),
+    ],
     "data cache": ["--clear", "--limit", "--json"],
     "data check": [
         *("--data", "--size", "--channels", "--labels", "--fit", "--linear-light", "--preview", "--device", "--json"),

@@ -73,10 +73,14 @@ class NetworkDenoiser:
         """The numbers of the affine rule at these levels."""
         return predictions.get(self.prediction)(level, self.schedule)
 
+    def c_noise(self, level: Level) -> Tensor:
+        """What the network is told of these levels, [B] float64."""
+        return clocks.get(self.clock_name)(level, self.schedule)
+
     def output(self, x: Tensor, level: Level, cond: Condition | None = None) -> tuple[Tensor, Rule]:
         """The network's own output F at x, float32, and the rule that it was called by."""
         rule = self.rule(level)
-        c_noise = clocks.get(self.clock_name)(level, self.schedule)
+        c_noise = self.c_noise(level)
         context = nullcontext() if self.autocast is None else torch.autocast(x.device.type, self.autocast)
         with context:
             F = self.network(broadcast(rule.c_in, x) * x, c_noise.to(x.device, torch.float32, non_blocking=True), cond)
