@@ -74,7 +74,7 @@ OPTIONS = {
     "export": [
         *("--model", "--onnx", "--sampler"),
         *("--steps", "--num_inference_steps"),
-        *("--grid", "--set", "--clip", "--guidance", "--weights", "--web"),
+        *("--grid", "--set", "--clip", "--guidance", "--weights", "--float16", "--no-float16", "--web"),
     ],
     "data cache": ["--clear", "--limit", "--json"],
     "data check": [

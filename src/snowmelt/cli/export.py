@@ -23,6 +23,7 @@ def export(
     clip: Literal["none", "clamp", "dynamic"] | None = None,
     guidance: float | None = None,
     weights: Literal["ema", "raw"] = "ema",
+    float16: bool = True,
     web: Path | None = None,
 ) -> None:
     """Write a model's network and its sampler's table as ONNX, with a script and a page that draw from them.
@@ -51,6 +52,8 @@ def export(
         the weaker guide that the model brings.
     weights
         ema: the average; raw: the last step's.
+    float16
+        Write the networks in half precision too; --no-float16 leaves them out.
     web
         Where npm has put onnxruntime-web (node_modules/onnxruntime-web): what the page needs of it is copied, and the
         folder holds everything.
@@ -78,7 +81,7 @@ def export(
     chosen = plan(steps)
     levels = loaded.denoiser.schedule.steps or CHECKED_STEPS
     checked = chosen if table is not None else plan(min(CHECKED_STEPS, levels))
-    for each in export_onnx(chosen, checked, onnx, web):
+    for each in export_onnx(chosen, checked, onnx, web, float16):
         off = each.difference
         print(
             f"{' and '.join(each.files.values())}: {readable_bytes(each.bytes)}; off from torch by {off.network:.1e} "

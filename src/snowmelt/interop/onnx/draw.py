@@ -1,6 +1,6 @@
 """Images from the networks of this folder, with numpy and ONNX Runtime (and Pillow, unless --out is an .npy file).
 
-python draw.py --count 16 --seed 0 --class NAME --numbers float16 --out images.png
+python draw.py --count 16 --seed 0 --class NAME --precision float16 --out images.png
 """
 
 import argparse
@@ -13,10 +13,10 @@ import numpy as np
 import onnxruntime
 
 
-def open_networks(folder: Path, files: Any) -> Any:
+def open_networks(folder: Path, files: Any, provider: str) -> Any:
     """The network and, where there is one, the guide."""
     paths = [folder / files[name] if name in files else None for name in ("network", "guide")]
-    return [path and onnxruntime.InferenceSession(path) for path in paths]
+    return [path and onnxruntime.InferenceSession(path, providers=[provider]) for path in paths]
 
 
 def noise(seeds: Any, row: int, shape: Any) -> Any:
@@ -92,7 +92,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=16, help="how many; image i has seed SEED + i")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--class", dest="classes", action="append", default=[], help="may be given several times")
-    parser.add_argument("--numbers", choices=["float32", "float16"], default="float32", help="of the networks")
+    parser.add_argument("--precision", default="float32", help="float32 or float16")
+    parser.add_argument("--provider", default="CPUExecutionProvider", help="CUDAExecutionProvider on a GPU")
     parser.add_argument("--out", default="images.png", help="a PNG with all of them, or .npy: [N, H, W, C]")
     asked = parser.parse_args()
     folder = Path(__file__).parent
@@ -100,7 +101,9 @@ def main() -> None:
     names = [*(table["class_names"] or []), "none"]
     if unknown := {*asked.classes} - {*names}:
         parser.error(f"--class {unknown.pop()}: choose from {', '.join(names)}")
-    network, guide = open_networks(folder, table["files"][asked.numbers])
+    if asked.precision not in table["files"]:
+        parser.error(f"--precision {asked.precision}: choose from {', '.join(table['files'])}")
+    network, guide = open_networks(folder, table["files"][asked.precision], asked.provider)
     shape = (table["channels"], table["height"], table["width"])
 
     def batch(seeds: Any) -> Any:

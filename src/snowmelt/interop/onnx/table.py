@@ -21,7 +21,7 @@ def sampler_table(plan: SamplePlan) -> dict[str, Any]:
     The sampler is bound to the model's schedule, and `rows` carry, where the network is evaluated, the four numbers of
     D = c_skip x + c_out F(c_in x, c_noise) and whether guidance acts: D = away + guidance (D - away), `away` being the
     guide's estimate, or the network's own with its inputs replaced as `withheld` says. `start` is the standard
-    deviation of the noise that images begin as. `snowmelt sampler certify` and `--sampler FILE.json` read it too.
+    deviation of the noise that images begin as. As a sampler's file, `--sampler FILE.json`, the table can be read too.
     """
     model, images = plan.model, plan.model.images
     if images.conditions.pair is not None:

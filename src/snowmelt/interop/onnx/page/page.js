@@ -3,6 +3,9 @@
 const NONE = "No class";
 const ALL = "All in turn";
 const SMALL = 64; // pixels up to which an image is shown as squares
+const WITHOUT_RUNTIME =
+  "onnxruntime-web is not here. Put ort.wasm.min.mjs, ort-wasm-simd-threaded.mjs and ort-wasm-simd-threaded.wasm into " +
+  "the folder ort; npm install onnxruntime-web has them in node_modules/onnxruntime-web/dist.";
 const by = (id) => document.getElementById(id);
 let table = null;
 let worker = null;
@@ -33,9 +36,9 @@ function describe() {
     table.class_names.forEach((name, label) => option(by("class"), name, label));
     option(by("class"), NONE, table.class_names.length);
   }
-  for (const [numbers, { network, bytes }] of Object.entries(table.files)) {
-    option(by("numbers"), `${numbers} (${(bytes / 1e6).toFixed(1)} MB)`, numbers);
-    if (numbers === "float16") by("numbers").value = numbers;
+  for (const [precision, { bytes }] of Object.entries(table.files)) {
+    option(by("precision"), `${precision} (${(bytes / 1e6).toFixed(1)} MB)`, precision);
+    if (precision === "float16") by("precision").value = precision;
   }
   by("images").style.setProperty("--cell", `${Math.max(6, Math.min(table.width, 256) / 16)}rem`);
   for (const column of table.values?.columns ?? []) {
@@ -65,8 +68,8 @@ function asked() {
 }
 
 function titleOf({ seed, label }) {
-  const name = table.class_names ? `${table.class_names[label] ?? NONE}, ` : "";
-  return `${name}seed ${seed}`;
+  const name = table.class_names ? table.class_names[label] ?? NONE : "Image";
+  return `${name}, seed ${seed}`;
 }
 
 // [-1, 1] of one, three or more channels as a picture.
@@ -101,6 +104,11 @@ function stop(words, failed = false) {
   say(words, failed);
 }
 
+function end() {
+  worker.terminate();
+  worker = null;
+}
+
 function start() {
   worker = new Worker("worker.js", { type: "module" });
   worker.onerror = () => stop("The page's worker could not be started: serve this folder over HTTP.", true);
@@ -110,8 +118,8 @@ function start() {
     if (data.image) show(data.image, data.one);
     if (data.done) stop(`${by("images").children.length} images in ${data.seconds.toFixed(1)} s.`);
     if (data.failed) {
-      const missing = data.failed.includes("ort.wasm") ? " onnxruntime-web is to lie in the folder ort: see README.txt." : "";
-      stop(`It failed: ${data.failed}.${missing}`, true);
+      end();
+      stop(data.failed.includes("ort.wasm.min.mjs") ? WITHOUT_RUNTIME : `It failed: ${data.failed}`, true);
     }
   };
 }
@@ -123,13 +131,12 @@ by("form").addEventListener("submit", (event) => {
   set(true);
   say("Loading the network ...");
   if (worker === null) start();
-  const { bytes, ...files } = table.files[by("numbers").value];
+  const { bytes, ...files } = table.files[by("precision").value];
   worker.postMessage({ table, files, asked: asked() });
 });
 
 by("stop").addEventListener("click", () => {
-  worker.terminate();
-  worker = null;
+  end();
   stop("Stopped.");
 });
 
