@@ -51,10 +51,11 @@ def denoise(table: Any, row: Any, network: Any, guide: Any, x: Any, told: Any) -
     return D, fraction
 
 
-def sample(table: Any, network: Any, guide: Any, x: Any, draw: Any, told: Any, each: Any = None) -> Any:
+def sample(table: Any, network: Any, guide: Any, x: Any, draw: Any, told: Any) -> Any:
     """Follow the table's rows from x, noise [B, C, H, W], to images in [-1, 1].
 
-    draw  k -> the noise of row k; told  what the networks are given beside x and c_noise; each  called after every row
+    draw  k -> the noise of row k
+    told  what the networks are given beside x and c_noise
     """
     states, outputs = [x], []
     for k, row in enumerate(table["rows"]):
@@ -67,14 +68,13 @@ def sample(table: Any, network: Any, guide: Any, x: Any, draw: Any, told: Any, e
         if row["c"] > 0:
             x = x + draw(k) * (row["c_hi"] ** fraction * row["c"] ** (1 - fraction) if "c_hi" in row else row["c"])
         states = [x, *states[:3]]
-        if each is not None:
-            each(k + 1)
     return x
 
 
 def tell(table: Any, seeds: Any, classes: Any) -> Any:
     """The networks' other inputs: seed s has class s of those that are named, in turn (of all, unless one is)."""
-    told, names = {}, [*(table["class_names"] or []), "none"]
+    told: dict[str, Any] = {}
+    names = [*(table["class_names"] or []), "none"]
     chosen = [*map(names.index, classes)] or [*range(max(1, len(names) - 1))]
     label = np.array([chosen[seed % len(chosen)] for seed in seeds], np.int64)
     if table["class_names"]:
