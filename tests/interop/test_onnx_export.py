@@ -31,7 +31,9 @@ NETWORKS = {
         channels=16, multipliers=(1, 2), blocks=1, heads=2, resample="resblock", scale_shift=True, out_channels=6
     ),
     "transformer": TransformerConfig(width=32, depth=2, heads=2, num_classes=3, patch_size=2),
-    "lucidrains": LinearUNetConfig(time_channels=16, widths=(16, 16, 32), heads=(2, 2), head_channels=(8, 8)),
+    "lucidrains": LinearUNetConfig(
+        time_channels=16, widths=(16, 16, 32), heads=(2, 2), head_channels=(8, 8), full=(1,)
+    ),
 }
 
 

@@ -143,7 +143,7 @@ def test_the_page_says_what_it_is_of_and_what_it_lacks(tmp_path, width, dark):
         assert browser.complaints == []
         # By keyboard alone: the button is reached and pressed, and what is missing is said.
         browser.value("document.getElementById('draw').focus()")
-        browser.press("Enter", 13)
+        browser.press(" ", 32)
         status = "document.getElementById('status').textContent"
         browser.value(f"""new Promise((done) => {{
             const look = () => {status}.includes("not here") ? done() : setTimeout(look, 50);

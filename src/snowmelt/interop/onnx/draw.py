@@ -42,7 +42,7 @@ def denoise(table: Any, row: Any, network: Any, guide: Any, x: Any, told: Any) -
     D, fraction = estimate(network, told)
     if row["guided"]:
         withheld = {name: np.full_like(told[name], value) for name, value in table["withheld"].items()}
-        away, _ = estimate(network, {**told, **withheld}) if guide is None else estimate(guide, told)
+        away, _ = estimate(guide, told) if table["guide"] else estimate(network, {**told, **withheld})
         D = away + table["guidance"] * (D - away)
     if table["clip"] != "none":
         dynamic = table["clip"] == "dynamic"
@@ -57,9 +57,10 @@ def sample(table: Any, network: Any, guide: Any, x: Any, draw: Any, told: Any) -
     draw  k -> the noise of row k
     told  what the networks are given beside x and c_noise
     """
-    states, outputs = [x], []
+    states: list[Any] = [x]
+    outputs: list[Any] = []
+    fraction: Any = None
     for k, row in enumerate(table["rows"]):
-        fraction = None
         if row["b"]:
             D, fraction = denoise(table, row, network, guide, states[0], told)
             outputs = [D, *outputs[:3]]
