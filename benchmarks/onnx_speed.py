@@ -73,7 +73,8 @@ def packaged(net: nn.Module, folder: Path) -> Pass:
     shapes = {name: {0: batch} for name in inputs}
     program = torch.export.export(PlainNetwork(net), (), inputs, dynamic_shapes=shapes)
     path = torch._inductor.aoti_compile_and_package(program, package_path=str(folder / "network.pt2"))
-    return torch._inductor.aoti_load_package(path)
+    loaded = torch._inductor.aoti_load_package(path)
+    return lambda inputs: loaded(**inputs)
 
 
 def main() -> None:

@@ -59,7 +59,9 @@ def forward(network, path, images, batch):
     return torch.from_numpy(session(path).run(None, {k: v.numpy() for k, v in inputs.items()})[0]), expected
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(
+    "kind", ["ddpm", "transformer", *(pytest.param(each, marks=pytest.mark.slow) for each in ("adm", "lucidrains"))]
+)
 def test_every_network_is_what_it_was_at_any_batch(kind, tmp_path):
     config = NETWORKS[kind]
     # Odd sizes are padded, and cropped again.
