@@ -1,6 +1,7 @@
 """`snowmelt export`."""
 
 import json
+import logging
 
 import pytest
 
@@ -18,7 +19,7 @@ def runtime(tmp_path):
     return tmp_path
 
 
-def test_a_run_becomes_a_folder_that_holds_everything(snowmelt, finished_run, tmp_path, runtime):
+def test_a_run_becomes_a_folder_that_holds_everything(snowmelt, finished_run, tmp_path, runtime, caplog):
     out = tmp_path / "out"
     answer = snowmelt("export", finished_run, "--onnx", out, "--steps", 3, "--guidance", 2, "--web", runtime)
     assert answer.code == 0, answer
@@ -27,6 +28,7 @@ def test_a_run_becomes_a_folder_that_holds_everything(snowmelt, finished_run, tm
     assert f"Next: python {out / 'draw.py'} --out images.png" in answer.out
     assert "npm install" not in answer.out
     assert answer.err == ""
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []  # the exporter's own affairs
     table = json.loads((out / "table.json").read_text())
     assert (table["class_names"], table["guidance"], len(table["rows"])) == (["Boot", "Sneaker"], 2.0, 3)
     assert {path.name for path in (out / "ort").iterdir()} == {*RUNTIME}

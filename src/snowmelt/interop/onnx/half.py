@@ -23,10 +23,13 @@ def halve(source: Path, path: Path) -> None:
     model = onnx.load(source)
     graph = model.graph
     weights = {each.name: each for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT}
+    fixed = {each.name for each in graph.initializer}  # what is known before an image comes
     halves: dict[str, Any] = {}
     nodes = []
     for node in graph.node:
-        if not _is_product(node, weights):
+        if all(name in fixed for name in node.input):
+            fixed |= {*node.output}
+        if node.output[0] in fixed or not _is_product(node, weights):
             nodes.append(node)
             continue
         for place, name in enumerate(node.input):
