@@ -76,6 +76,11 @@ OPTIONS = {
         *("--weights", "--class"),
     ],
     "push": ["--run", "--repository", "--format", "--private", "--overwrite"],
+    "export": [
+        *("--model", "--onnx", "--sampler"),
+        *("--steps", "--num_inference_steps"),
+        *("--grid", "--set", "--clip", "--guidance", "--weights", "--float16", "--no-float16", "--web"),
+    ],
     "data cache": ["--clear", "--limit", "--json"],
     "data check": [
         *("--data", "--size", "--channels", "--labels", "--fit", "--linear-light", "--preview", "--device", "--json"),

@@ -222,7 +222,7 @@ def test_guidance_without_classes_is_refused(refusal, minimal, grey_file, tmp_pa
 
 def test_what_is_no_model_is_told(refusal, tmp_path):
     assert "does not exist" in refusal("sample", tmp_path / "none", "-n", 1)
-    for name, said in (("model.pt", "is no archive of weights"), ("model.pkl", "looks like a pickle")):
+    for name, said in (("model.pt", "is no archive of weights"), ("model.pkl", "where EDM's 'ema' is expected")):
         (tmp_path / name).write_bytes(b"\x80\x04N.")
         assert said in refusal("sample", tmp_path / name, "-n", 1)
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
 from PIL import Image
 
+from browser import CHROMIUM, Browser
 from snowmelt.explain import chain, jump, shared, targets
 from snowmelt.explain.setting import FAST, Setting
 from snowmelt.explain.site import INDEX, MARK, make_chapters, write_site

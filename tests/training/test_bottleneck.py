@@ -1,5 +1,6 @@
 """What a run is told when something else than the arithmetic holds it up, and the rate it is measured by."""
 
+import pytest
 import torch
 
 from snowmelt.base.device import matmul_rate
@@ -44,5 +45,5 @@ def test_rows_say_the_share(finished_run):
     rows = [row for row in read_metrics(finished_run / "metrics.jsonl") if row.get("flop_per_second")]
     assert rows
     assert all(0 < row["utilisation"] < 2 for row in rows)
-    peaks = {round(row["flop_per_second"] / row["utilisation"], -12) for row in rows}
-    assert len(peaks) == 1
+    peaks = [row["flop_per_second"] / row["utilisation"] for row in rows]
+    assert max(peaks) == pytest.approx(min(peaks), rel=0.01)

@@ -40,6 +40,7 @@ edit.command("snowmelt.cli.edit:colorize", name="colorize", help="Give a grey pi
 app.command(edit)
 app.command("snowmelt.cli.convert:convert", name="convert", help="Read another library's model, or write one for it.")
 app.command("snowmelt.cli.push:push", name="push", help="Put a model on Hugging Face.")
+app.command("snowmelt.cli.export:export", name="export", help="Write a model as ONNX, with a page that draws.")
 data = App(name="data", help="What is in a folder of images, before a run.", help_format="plaintext")
 data.command("snowmelt.cli.data:check", name="check", help="Say what a data set holds, and what is broken in it.")
 data.command("snowmelt.cli.data:cache", name="cache", help="List or delete the decoded images that are kept.")

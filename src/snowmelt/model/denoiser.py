@@ -73,14 +73,14 @@ class NetworkDenoiser:
         """The numbers of the affine rule at these levels."""
         return predictions.get(self.prediction)(level, self.schedule)
 
-    def clock_of(self, level: Level) -> Tensor:
+    def c_noise(self, level: Level) -> Tensor:
         """What the network is told of these levels, [B] float64."""
         return clocks.get(self.clock_name)(level, self.schedule)
 
     def output(self, x: Tensor, level: Level, cond: Condition | None = None) -> tuple[Tensor, Rule]:
         """The network's own output F at x, float32, and the rule that it was called by."""
         rule = self.rule(level)
-        return self.network_output(x, broadcast(rule.c_in, x), self.clock_of(level), cond), rule
+        return self.network_output(x, broadcast(rule.c_in, x), self.c_noise(level), cond), rule
 
     def network_output(self, x: Tensor, c_in: Tensor, c_noise: Tensor, cond: Condition | None) -> Tensor:
         """F(c_in x, c_noise), float32, for c_in that multiplies x and c_noise [B] on any device."""

@@ -271,7 +271,7 @@ class Trainer:
             "lr": self.config.lr * self.plan.factor(position.images - self.config.batch),
             "images_per_second": rate,
             "flop_per_second": flop,
-            "utilisation": None if flop is None else round(flop / self._peak, 4),
+            "utilisation": None if flop is None else float(f"{flop / self._peak:.4g}"),
             "waiting": round(waited / seconds, 5) if seconds > 0 else None,
             "skipped": position.skipped,
             "elapsed": round(position.elapsed, 3),

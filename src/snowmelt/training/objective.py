@@ -101,7 +101,7 @@ class Objective(nn.Module):
             "alpha": level.alpha,
             "sigma": level.sigma,
             **vars(rule),
-            "c_noise": self.denoiser.clock_of(level),
+            "c_noise": self.denoiser.c_noise(level),
             "weight": weight,
         }
         if self.uncertainty is not None:

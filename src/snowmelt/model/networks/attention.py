@@ -41,7 +41,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        if self.heads == 1 and tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+        # What is exported runs elsewhere, where products of weights are made once, when it is loaded.
+        eager = torch.compiler.is_exporting() or not torch.compiler.is_compiling()
+        if self.heads == 1 and tokens.device.type == "cpu" and eager:
             y = self._single_head(tokens)
         else:
             y = self._many_heads(tokens)

@@ -70,10 +70,10 @@ def norm(x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: 
 def _fast(x: Tensor) -> bool:
     """Whether the path below may be taken and pays: much channels-last memory on the CPU, run eagerly."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # first: what follows would become a condition on an exported graph's batch
+        and x.device.type == "cpu"
         and x.numel() >= FAST_FROM
         and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.compiler.is_compiling()
         and not forward_mode()
     )
 

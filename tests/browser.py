@@ -20,10 +20,14 @@ PATIENCE = 60.0  # seconds for one answer
 
 
 class Browser:
-    """One page; use as a context."""
+    """One page; use as a context.
 
-    def __init__(self, profile: Path) -> None:
+    served  the address below which it may ask for things; by default nothing is asked of any host
+    """
+
+    def __init__(self, profile: Path, served: str = "file:") -> None:
         assert CHROMIUM is not None
+        self._served = served
         out_of, to_browser = os.pipe()
         from_browser, into = os.pipe()
 
@@ -91,25 +95,27 @@ class Browser:
             self.complaints.append(str(about["entry"]))
         elif method == "Network.requestWillBeSent":
             url = about["request"]["url"]
-            if not url.startswith(("file:", "data:", "about:")):
+            if not url.startswith((self._served, "file:", "data:", "about:", "blob:")):
                 self.complaints.append(f"asks for {url}")
 
-    def open(self, path: Path, width: int, height: int = 900, dark: bool = False) -> None:
-        """Show a file in a window of this size."""
+    def open(self, place: Path | str, width: int, height: int = 900, dark: bool = False) -> None:
+        """Show a file, or what is served at an address, in a window of this size."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        colours = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[colours])
+        url = place if isinstance(place, str) else place.resolve().as_uri()
+        self.call("Page.navigate", url=url)
         ends = time.monotonic() + PATIENCE
-        while self.value("document.readyState") != "complete" or self.value("location.protocol") != "file:":
+        scheme = url.partition(":")[0] + ":"
+        while self.value("document.readyState") != "complete" or self.value("location.protocol") != scheme:
             assert time.monotonic() < ends, "the page does not load"
             time.sleep(0.05)
 
     def value(self, expression: str) -> Any:
-        """What an expression of JavaScript is worth."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """What an expression of JavaScript is worth, once it has come where it is a promise."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

@@ -1,0 +1,1 @@
+"""Models of ours as ONNX: the networks, the sampler as a table, and what draws images from them without torch."""
