@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import cast
 
@@ -101,10 +101,11 @@ class Learner:
             key = step * self.world.size + self.world.rank
             torch.manual_seed(randomness.derived_seed(config.seed, randomness.NETWORK, key))
         shares = [average.share(config.batch, images) for average in self.averages]
-        if self._replayable and self._replay is not None:
-            self._replay(self._on_device(batch, [lr, *shares]))
-            return
-        self._add_gradients(batch)
+        with _compiler_errors() if config.compile else nullcontext():
+            if self._replayable and self._replay is not None:
+                self._replay(self._on_device(batch, [lr, *shares]))
+                return
+            self._add_gradients(batch)
         self._update(lr, shares)
 
     @property
@@ -152,7 +153,8 @@ class Learner:
         """Halve the micro-batch until a pass over the batch fits into the device's memory; changes no weight."""
         while True:
             try:
-                self._add_gradients(batch)
+                with _compiler_errors() if self.config.compile else nullcontext():
+                    self._add_gradients(batch)
                 return
             except torch.OutOfMemoryError as error:
                 if self.micro_batch == 1:
@@ -235,6 +237,21 @@ class Learner:
                 yield
         else:
             yield
+
+
+@contextmanager
+def _compiler_errors() -> Iterator[None]:
+    """Say what compiling a network needs, where it fails."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SnowmeltError(
+            f"--compile: the network cannot be compiled here ({reason}).",
+            "It needs a C++ compiler, on a GPU Triton too. Leave --compile out, or install them.",
+        ) from error
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
