@@ -5,10 +5,11 @@
 35.7 million parameters (denoising-diffusion-pytorch's nearest has more), 32x32 colour, dropout 0.1, bfloat16: Snowmelt
 by `snowmelt train --preset ddpm-cifar10`, the others by the step of their own trainers (forward under torch.autocast,
 squared error, backward, clipping, Adam, their average), on images that are on the GPU already. Each has a process of
-its own, one after the other, with the rate of 8192 x 8192 bfloat16 products before and after. Model FLOP are three
+its own, one after the other, with the rate of bfloat16 products before and after. Model FLOP are three
 forward passes' of diffusers' network for Snowmelt as well, and of its own network for denoising-diffusion-pytorch.
 Warm-up, in which what is compiled is compiled, is not in the rate but in `first_s`: seconds from the start of the
 process to the tenth step. `compiled` is diffusers' network under torch.compile, which its example does not do.
+To be run where the peers are installed too (time_to_quality/requirements.txt).
 """
 
 from __future__ import annotations
@@ -27,53 +28,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.training_speed import ATTENTION, Shape, diffusers_network
+from snowmelt.base.device import matmul_rate
+
 ROOT = Path(__file__).parents[1]
-SIDE, IMAGES = 32, 10_000
-CHANNELS, MULTIPLIERS, BLOCKS, ATTENTION, DROPOUT = 128, (1, 2, 2, 2), 2, 1, 0.1
+IMAGES, DROPOUT = 10_000, 0.1
+SHAPE = Shape(128, (1, 2, 2, 2), image_channels=3, side=32, batch=512)  # google/ddpm-cifar10-32's
 SYSTEMS = ("snowmelt", "snowmelt-not-compiled", "diffusers", "diffusers-compiled", "denoising-diffusion-pytorch")
 WARM_UP = 10
 DEVICE = torch.device("cuda")
-
-
-def matmul_rate(repeats: int = 10) -> float:
-    """FLOP a second of 8192 x 8192 bfloat16 products, the median of `repeats` after three that do not count."""
-    size = 8192
-    a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-    seconds = []
-    for number in range(repeats + 3):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        a @ b
-        torch.cuda.synchronize()
-        if number >= 3:
-            seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / statistics.median(seconds)
 
 
 def memory_gib() -> float:
     """Of the GPU, in use by all processes."""
     free, total = torch.cuda.mem_get_info()
     return (total - free) / 2**30
-
-
-def diffusers_network() -> nn.Module:
-    """google/ddpm-cifar10-32's architecture."""
-    from diffusers import UNet2DModel
-
-    levels = len(MULTIPLIERS)
-    return UNet2DModel(
-        sample_size=SIDE,
-        block_out_channels=tuple(CHANNELS * multiplier for multiplier in MULTIPLIERS),
-        layers_per_block=BLOCKS,
-        down_block_types=tuple("AttnDownBlock2D" if i == ATTENTION else "DownBlock2D" for i in range(levels)),
-        up_block_types=tuple("AttnUpBlock2D" if levels - 1 - i == ATTENTION else "UpBlock2D" for i in range(levels)),
-        attention_head_dim=None,
-        downsample_padding=0,
-        flip_sin_to_cos=False,
-        freq_shift=1,
-        norm_eps=1e-6,
-        dropout=DROPOUT,
-    )
 
 
 def timed(step, batch: int, seconds: float) -> dict:
@@ -95,13 +64,13 @@ def train_diffusers(batch: int, seconds: float, compiled: bool) -> dict:
     from diffusers import DDPMScheduler
     from diffusers.training_utils import EMAModel
 
-    net = diffusers_network().to(DEVICE)
+    net = diffusers_network(SHAPE, DROPOUT).to(DEVICE)
     call = torch.compile(net) if compiled else net
     noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     average = EMAModel(net.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=3 / 4)
     average.to(DEVICE)
-    data = torch.rand(IMAGES, 3, SIDE, SIDE, device=DEVICE)
+    data = torch.rand(IMAGES, 3, SHAPE.side, SHAPE.side, device=DEVICE)
     net.train()
 
     def step() -> None:
@@ -128,12 +97,12 @@ def train_ddpm_pytorch(batch: int, seconds: float) -> dict:
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from ema_pytorch import EMA
 
-    full = tuple(level == ATTENTION for level in range(len(MULTIPLIERS)))
-    net = Unet(dim=CHANNELS, dim_mults=MULTIPLIERS, channels=3, full_attn=full, dropout=DROPOUT)
-    diffusion = GaussianDiffusion(net, image_size=SIDE, timesteps=1000).to(DEVICE)
+    full = tuple(level == ATTENTION for level in range(len(SHAPE.multipliers)))
+    net = Unet(dim=SHAPE.channels, dim_mults=SHAPE.multipliers, channels=3, full_attn=full, dropout=DROPOUT)
+    diffusion = GaussianDiffusion(net, image_size=SHAPE.side, timesteps=1000).to(DEVICE)
     optimizer = torch.optim.Adam(diffusion.parameters(), lr=8e-5, betas=(0.9, 0.99))
     average = EMA(diffusion, beta=0.995, update_every=10).to(DEVICE)
-    data = torch.rand(IMAGES, 3, SIDE, SIDE, device=DEVICE)
+    data = torch.rand(IMAGES, 3, SHAPE.side, SHAPE.side, device=DEVICE)
     diffusion.train()
 
     def step() -> None:
@@ -153,7 +122,10 @@ def train_snowmelt(batch: int, seconds: float, compiled: bool) -> dict:
     """`snowmelt train` itself; the rate is that of its rows after the first."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        np.save(place / "noise.npy", np.random.default_rng(0).integers(0, 256, (IMAGES, SIDE, SIDE, 3), np.uint8))
+        np.save(
+            place / "noise.npy",
+            np.random.default_rng(0).integers(0, 256, (IMAGES, SHAPE.side, SHAPE.side, 3), np.uint8),
+        )
         flags = "--compile" if compiled else ""
         command = f"train noise.npy --preset ddpm-cifar10 --batch {batch} --steps 1000000 {flags} --out run --holdout 0"
         process = subprocess.Popen(
@@ -189,7 +161,7 @@ def train_snowmelt(batch: int, seconds: float, compiled: bool) -> dict:
 
 def work(system: str, batch: int, seconds: float) -> dict:
     """One system, measured."""
-    before = matmul_rate()
+    before = matmul_rate(DEVICE, torch.bfloat16)
     if system.startswith("snowmelt"):
         torch.cuda.empty_cache()
         found = train_snowmelt(batch, seconds, not system.endswith("not-compiled"))
@@ -197,7 +169,7 @@ def work(system: str, batch: int, seconds: float) -> dict:
         found = train_diffusers(batch, seconds, system.endswith("-compiled"))
     else:
         found = train_ddpm_pytorch(batch, seconds)
-    return {"system": system, "batch": batch, **found, "matmul": [before, matmul_rate()]}
+    return {"system": system, "batch": batch, **found, "matmul": [before, matmul_rate(DEVICE, torch.bfloat16)]}
 
 
 def forward_flop(system: str) -> float:
@@ -209,15 +181,15 @@ def forward_flop(system: str) -> float:
         stand_ins.install()
         from denoising_diffusion_pytorch import Unet
 
-        full = tuple(level == ATTENTION for level in range(len(MULTIPLIERS)))
-        net: nn.Module = Unet(dim=CHANNELS, dim_mults=MULTIPLIERS, channels=3, full_attn=full)
+        full = tuple(level == ATTENTION for level in range(len(SHAPE.multipliers)))
+        net: nn.Module = Unet(dim=SHAPE.channels, dim_mults=SHAPE.multipliers, channels=3, full_attn=full)
     else:
-        net = diffusers_network()
+        net = diffusers_network(SHAPE)
 
     def call(x: Tensor) -> object:
         return net(x, torch.zeros(len(x)))
 
-    return counted(call, (3, SIDE, SIDE))
+    return counted(call, (3, SHAPE.side, SHAPE.side))
 
 
 def main() -> None:

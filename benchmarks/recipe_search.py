@@ -273,9 +273,9 @@ def main() -> None:
     else:
         with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=None) as pool:
             waiting = [pool.apply_async(attempt, (task,), callback=keep) for task in tasks]
-            left = max(0.0, options.stop_after - (time.perf_counter() - began))
             for each in waiting:
-                each.wait(max(0.0, min(left, options.stop_after - (time.perf_counter() - began))))
+                left = options.stop_after - (time.perf_counter() - began)
+                each.wait(None if left == float("inf") else max(0.0, left))
     print(tables(rows))
 
 

@@ -95,7 +95,7 @@ SHAPES = {
 }
 
 
-def diffusers_network(shape: Shape) -> nn.Module:
+def diffusers_network(shape: Shape, dropout: float = 0.0) -> nn.Module:
     """Ho et al.'s architecture, with random weights that are the same in every process."""
     from diffusers import UNet2DModel
 
@@ -114,6 +114,7 @@ def diffusers_network(shape: Shape) -> nn.Module:
         flip_sin_to_cos=False,
         freq_shift=1,
         norm_eps=1e-6,
+        dropout=dropout,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
@@ -89,7 +89,8 @@ class Learner:
         self.guide: dict[str, Tensor] | None = None
         self.meters = Meters(device)
         self.micro_batch = config.micro_batch
-        recorded = config.compile and device.type == "cuda" and world.size == 1
+        # With fp16 the host decides on the scale of losses.
+        recorded = config.compile and config.precision != "fp16" and device.type == "cuda" and world.size == 1
         self._replay = Replay(self._learn, device) if recorded else None
         self.flop_per_image = self._count_flop(images)
 
@@ -101,19 +102,13 @@ class Learner:
             key = step * self.world.size + self.world.rank
             torch.manual_seed(randomness.derived_seed(config.seed, randomness.NETWORK, key))
         shares = [average.share(config.batch, images) for average in self.averages]
-        with _compiler_errors() if config.compile else nullcontext():
-            if self._replayable and self._replay is not None:
+        with _compiler_errors(config.compile):
+            # Of several micro-batches each would be a step of its own.
+            if self._replay is not None and self.micro_batch >= config.batch:
                 self._replay(self._on_device(batch, [lr, *shares]))
                 return
             self._add_gradients(batch)
         self._update(lr, shares)
-
-    @property
-    def _replayable(self) -> bool:
-        """Whether a step is the same sequence of kernels each time: its whole batch at once, with no scale of losses
-        that the host decides on.
-        """
-        return self.micro_batch >= self.config.batch and self.config.precision != "fp16"
 
     def _on_device(self, batch: Batch, rates: list[float]) -> dict[str, Tensor]:
         """All that a step takes, as tensors by name; numbers in one transfer."""
@@ -153,7 +148,7 @@ class Learner:
         """Halve the micro-batch until a pass over the batch fits into the device's memory; changes no weight."""
         while True:
             try:
-                with _compiler_errors() if self.config.compile else nullcontext():
+                with _compiler_errors(self.config.compile):
                     self._add_gradients(batch)
                 return
             except torch.OutOfMemoryError as error:
@@ -240,8 +235,11 @@ class Learner:
 
 
 @contextmanager
-def _compiler_errors() -> Iterator[None]:
-    """Say what compiling a network needs, where it fails."""
+def _compiler_errors(compiled: bool) -> Iterator[None]:
+    """Where a network that is compiled cannot be, say what that needs."""
+    if not compiled:
+        yield
+        return
     from torch._dynamo.exc import TorchDynamoException
 
     try:

@@ -10,6 +10,7 @@ import torch
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.guidance import Clipped
 from snowmelt.sampling.plan import SamplePlan
+from snowmelt.sampling.tableau import Tableau
 
 FORMAT_VERSION = 1
 LABEL, VALUES, WITHHELD = "label", "values", "withheld"
@@ -50,14 +51,13 @@ def sampler_table(plan: SamplePlan) -> dict[str, Any]:
         "guide": plan.away == "own",
         "start": float(schedule.prior_std(start)),
         **tableau.to_json(),
-        "rows": _rows(plan),
+        "rows": _rows(plan, tableau),
     }
 
 
-def _rows(plan: SamplePlan) -> list[dict[str, Any]]:
-    """The bound table's rows with what their evaluations need."""
+def _rows(plan: SamplePlan, tableau: Tableau) -> list[dict[str, Any]]:
+    """The rows of a table that is bound to the model's schedule, with what their evaluations need."""
     denoiser = plan.model.denoiser
-    tableau = plan.tableau.bound(denoiser.schedule)
     acts = plan.interval.holds(tableau.level) & (plan.away is not None and plan.guidance != 1)
     rows: list[dict[str, Any]] = tableau.to_json()["rows"]
     for k, row in enumerate(rows):
