@@ -7,7 +7,8 @@ Every variant is `snowmelt train fashion-mnist` with changes: NAME: KEY=VALUE ..
 snowmelt.train (lr, batch, weight, ...), or network.SETTING, process.SETTING, density.SETTING or config.SETTING of the
 resolved run, or `images` and `seeds` for a budget of its own and fewer seeds, or `trick` (below). Trained on 55,000 of
 Fashion-MNIST's training images, judged against the 5,000 others by the classifier that no table is made with: no recipe
-is chosen by what it is measured by. Each is sampled with the guide that it kept and without. A row a run in `--out`;
+is chosen by what it is measured by. Other images (`--data FOLDER --size 32`, `--data digits --preset tiny`) are judged
+as `snowmelt eval` does. Each is sampled with the guide that it kept and without. A row a run in `--out`;
 what the file has is not run again. On a GPU several processes share it: only equal numbers of images are compared here,
 never minutes; what a variant costs on a CPU is measured by `snowmelt plan`.
 """
@@ -31,11 +32,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from benchmarks.time_to_quality import data
+from benchmarks.time_to_quality import data as fashion
 from benchmarks.time_to_quality.judge import Judge
 from benchmarks.time_to_quality.run import source
 from snowmelt import api
 from snowmelt.image.codec import to_network
+from snowmelt.model.bundle import Model
 from snowmelt.process.level import broadcast
 from snowmelt.training import loop, randomness, start
 from snowmelt.training.batches import Batch, Batches
@@ -45,10 +47,10 @@ from snowmelt.training.config import TrainConfig
 ROOT = Path(__file__).parents[1]
 JUDGE = ROOT / "benchmarks" / "results" / "grey28_odd.safetensors"
 VALIDATION = ROOT / "benchmarks" / "cache" / "validation-even"
+FASHION = "fashion-mnist"
 STEPS = 10
 REFERENCES = 1024  # images that a stable target is a mean of
 CANDIDATES = 4  # noises of which the nearest to an image is taken
-MOST_SEEDS = 99
 TARGET_STREAM, CANDIDATE_STREAM = 100, 101
 MOST_SEEDS = 99
 OWN = ("trick", "images", "seeds")  # keys that are no option of training
@@ -147,11 +149,21 @@ class Task:
     seed: int
     device: str
     samples: int
+    data: str
+    size: int | None
+    preset: str
 
     @property
     def key(self) -> dict[str, Any]:
         """What tells its row from others."""
-        return {"name": self.variant.name, "changes": self.variant.changes, "images": self.images, "seed": self.seed}
+        return {
+            "name": self.variant.name,
+            "changes": self.variant.changes,
+            "images": self.images,
+            "seed": self.seed,
+            "data": Path(self.data).name,
+            "preset": self.preset,
+        }
 
 
 def changed(config: TrainConfig, variant: Variant) -> TrainConfig:
@@ -180,29 +192,41 @@ def run(task: Task) -> dict[str, Any]:
     start.resolve = lambda *given: (changed((found := resolve(*given))[0], variant), found[1])
     loop.Batches = Tricked
     try:
-        with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, {data.VARIABLE: str(VALIDATION)}):
+        with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "run"
-            wishes = {"log_every": 200, "checkpoint_minutes": 1e6, **variant.wishes}
-            api.train(
-                "fashion-mnist",
-                out=place,
-                device=task.device,
-                seed=task.seed,
-                images=task.images,
-                preset="fast",
-                **wishes,
-            )
+            wishes = {"log_every": 200, "checkpoint_minutes": 1e6, "preset": task.preset, **variant.wishes}
+            if task.size is not None:
+                wishes["size"] = task.size
+            with patch.dict(os.environ, {fashion.VARIABLE: str(VALIDATION)}):
+                api.train(task.data, out=place, device=task.device, seed=task.seed, images=task.images, **wishes)
             trained = time.perf_counter() - began
             model = api.load(place, device=task.device)
-        found: dict[str, Any] = {"parameters": sum(each.numel() for each in model.denoiser.network.parameters())}
-        for name, guidance in (("own guide", None), ("no guide", 1.0)):
-            drawn = api.sample(model, task.samples, steps=STEPS, guidance=guidance, batch=500)
-            score = _judge().score(drawn[:, 0].numpy())
-            found[name] = {key: score[key] for key in ("fd", "fd_error", "precision", "recall")}
+            found: dict[str, Any] = {"parameters": sum(each.numel() for each in model.denoiser.network.parameters())}
+            for name, guidance in (("own guide", None), ("no guide", 1.0)):
+                found[name] = scores(model, place, task, guidance)
     finally:
         start.resolve, loop.Batches = resolve, Batches
         _bank.cache_clear()
     return task.key | found | {"train_s": trained, "device": task.device, "source": source()}
+
+
+def scores(model: Model, place: Path, task: Task, guidance: float | None) -> dict[str, float]:
+    """What samples of the model are found to be."""
+    if task.data == FASHION:
+        drawn = api.sample(model, task.samples, steps=STEPS, guidance=guidance, batch=500)
+        score = _judge().score(drawn[:, 0].numpy())
+        return {key: score[key] for key in ("fd", "fd_error", "precision", "recall")}
+    found = api.evaluate(
+        place, metrics=("fd", "prdc"), n=task.samples, steps=STEPS, guidance=guidance, device=task.device
+    )
+    quality = found.quality
+    assert quality is not None
+    return {
+        "fd": quality.frechet.distance.value,
+        "fd_error": quality.frechet.distance.standard_error,
+        "precision": quality.manifold.precision.value,
+        "recall": quality.manifold.recall.value,
+    }
 
 
 @cache
@@ -221,13 +245,15 @@ def attempt(task: Task) -> dict[str, Any]:
 def tables(rows: list[dict[str, Any]]) -> str:
     """Mean over seeds, with each seed's distance."""
     lines = []
-    for name, images in dict.fromkeys((row["name"], row["images"]) for row in rows if "failed" not in row):
-        alike = [row for row in rows if (row["name"], row["images"]) == (name, images) and "failed" not in row]
+    good = [row for row in rows if "failed" not in row]
+    for which in dict.fromkeys((row["data"], row["name"], row["images"]) for row in good):
+        alike = [row for row in good if (row["data"], row["name"], row["images"]) == which]
         cells = []
         for kind in ("own guide", "no guide"):
             each = [row[kind]["fd"] for row in alike]
             cells.append(f"{sum(each) / len(each):6.3f} ({', '.join(f'{one:.3f}' for one in each)})")
-        lines.append(f"{name:28} {images:>9,}  {'   '.join(cells)}   {alike[0]['parameters']:,}")
+        data, name, images = which
+        lines.append(f"{data:14} {name:28} {images:>9,}  {'   '.join(cells)}   {alike[0]['parameters']:,}")
     return "\n".join(lines)
 
 
@@ -237,6 +263,9 @@ def main() -> None:
     parser.add_argument("variants", nargs="*", type=Variant.parse)
     parser.add_argument("--images", type=parse_count, default=230_000)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--data", default=FASHION, help=f"what to train on (default: {FASHION})")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--preset", default="fast")
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=1)
@@ -244,15 +273,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "recipe_search.jsonl")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    done = [{key: row[key] for key in ("name", "changes", "images", "seed")} for row in rows if "failed" not in row]
+    kept = ("name", "changes", "images", "seed", "data", "preset")
+    done = [{key: row[key] for key in kept} for row in rows if "failed" not in row]
     tasks = [
-        Task(variant, int(variant.changes.get("images", options.images)), int(seed), options.device, options.samples)
+        Task(
+            variant,
+            int(variant.changes.get("images", options.images)),
+            int(seed),
+            options.device,
+            options.samples,
+            options.data if options.data in (FASHION, "digits") else str(Path(options.data).absolute()),
+            options.size,
+            options.preset,
+        )
         for number, seed in enumerate(options.seeds.split(","))
         for variant in options.variants
         if number < variant.changes.get("seeds", MOST_SEEDS)
     ]
     tasks = [task for task in tasks if task.key not in done]
-    data.make_validation(VALIDATION, _judge().half)
+    fashion.make_validation(VALIDATION, _judge().half)
     began = time.perf_counter()
 
     def in_time() -> Any:

@@ -21,7 +21,7 @@ SCHEDULES = {
 }
 CASES = [
     pytest.param(name, schedule, id=f"{name}-{title}")
-    for name in ("trailing", "leading", "linspace", "karras", "log-snr")
+    for name in ("trailing", "leading", "linspace", "karras", "log-snr", "logistic")
     for title, schedule in SCHEDULES.items()
     if name != "leading" or schedule.steps is not None
 ]
@@ -33,7 +33,7 @@ def indices(name: str, steps: int, schedule: Schedule = LINEAR) -> list[int]:
 
 
 def test_all_grids_are_covered_here():
-    assert grids.names() == ["trailing", "leading", "linspace", "karras", "log-snr"]
+    assert grids.names() == ["trailing", "leading", "linspace", "karras", "log-snr", "logistic"]
 
 
 @pytest.mark.parametrize(("name", "schedule"), CASES)
@@ -67,11 +67,11 @@ def test_indices_equal_diffusers_timesteps(name, steps):
     assert indices(name, steps) == peer.timesteps.tolist()
 
 
-@pytest.mark.parametrize("name", ["trailing", "leading", "linspace", "karras"])
+@pytest.mark.parametrize("name", ["trailing", "leading", "linspace", "karras", "logistic"])
 @pytest.mark.parametrize("steps", range(1, 1001, 37))
 def test_no_index_is_visited_twice(name, steps):
     schedule = SCHEDULES["zero-snr"]
-    if name != "karras":
+    if name not in ("karras", "logistic"):
         found = indices(name, steps, schedule)
         assert len(set(found)) == steps
         assert found == sorted(found, reverse=True)
@@ -111,6 +111,31 @@ def test_log_snr_grid_has_equal_steps():
     grid = make_grid("log-snr", SCHEDULES["flow"], 11)[:-1]
     torch.testing.assert_close(grid.diff(), grid.diff()[:1].expand(10), rtol=1e-12, atol=0)
     assert (float(grid[0]), float(grid[-1])) == (pytest.approx(-2 * math.log(80)), pytest.approx(-2 * math.log(0.002)))
+
+
+def sigmas(steps: int, **options: float) -> list[float]:
+    return torch.exp(-make_grid("logistic", SCHEDULES["edm"], steps, **options)[:-1] / 2).tolist()
+
+
+def test_logistic_with_slope_1_is_equal_steps_of_a_shifted_flows_time():
+    center = 3.0
+    expected = center * (t := np.linspace(80 / 83, 0.05 / 3.05, 9)) / (1 - t)
+    np.testing.assert_allclose(sigmas(9, center=center, slope=1.0, sigma_min=0.05), expected, rtol=1e-12)
+
+
+def test_logistic_with_a_slope_of_nearly_0_is_the_log_snr_grid():
+    np.testing.assert_allclose(sigmas(9, slope=1e-6, sigma_min=0.002), np.geomspace(80, 0.002, 9), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("steps", "last"), [(2, 1.0), (3, 1 / 3), (4, 0.2), (20, 1 / 37), (1000, 0.002)])
+def test_logistic_ends_at_less_noise_the_more_steps_there_are(steps, last):
+    found = sigmas(steps)
+    assert (found[0], found[-1]) == (pytest.approx(80), pytest.approx(last))
+
+
+def test_logistic_still_falls_where_little_noise_is_added():
+    found = sigmas(2, sigma_max=0.5)
+    assert found == [pytest.approx(0.5), pytest.approx(0.25)]
 
 
 def test_linspace_of_a_continuous_schedule_ends_at_its_option():
@@ -154,6 +179,9 @@ def test_leading_needs_a_discrete_schedule():
         ("karras", {"sigma_min": 90.0}, "needs 0 < sigma_min"),
         ("log-snr", {"sigma_max": math.inf}, "needs 0 < sigma_min"),
         ("linspace", {"t_min": 0.0}, "t_min must lie between"),
+        ("logistic", {"center": 0.0}, "center and slope must be positive"),
+        ("logistic", {"slope": -1.0}, "center and slope must be positive"),
+        ("logistic", {"sigma_min": 90.0}, "needs 0 < sigma_min"),
         ("karras", {"rhoo": 3.0}, "Did you mean 'rho'"),
         ("trailing", {"rho": 3.0}, "takes no option"),
         ("karas", {}, "Did you mean 'karras'"),

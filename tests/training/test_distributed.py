@@ -55,7 +55,7 @@ def test_two_processes_train_as_one_does(shoes, tmp_path):
         assert [row[name] for row in together] == pytest.approx(wanted, rel=1e-5), name
     weights = load_latest(tmp_path / "two")[1]["raw"]
     for name, tensor in load_latest(one)[1]["raw"].items():
-        assert weights[name].numpy() == pytest.approx(tensor.numpy(), abs=1e-5), name
+        assert weights[name].numpy() == pytest.approx(tensor.numpy(), abs=5e-5), name
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(setup):

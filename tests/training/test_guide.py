@@ -107,7 +107,7 @@ def test_samples_are_led_away_from_it_by_the_formula_and_cost_twice(guided_run):
     model = api.load(guided_run)
     assert model.sampler.guidance == 1.5
     plan = api.plan_sampling(model, steps=4)
-    assert (plan.away, plan.guidance, plan.evaluations) == ("own", 1.5, 5)  # of levels 80, 9.7, 0.47, 0.002
+    assert (plan.away, plan.guidance, plan.evaluations) == ("own", 1.5, 6)  # of levels 80, 6.4, 1.3, 0.2
     assert api.plan_sampling(model, steps=4, interval=EVERYWHERE).evaluations == 8
     x, level = torch.randn(2, *model.images.shape), model.denoiser.schedule.at_log_snr(torch.zeros(2).double())
     D, weak = model.denoiser(x, level), model.guide(x, level)
@@ -161,8 +161,8 @@ def test_the_record_says_what_led(snowmelt, guided_run, tmp_path):
 
     answer = snowmelt("sample", guided_run, "-n", 2, "--steps", 3, "--out", tmp_path / "out")
     assert answer.code == 0
-    assert "2 images, 4 evaluations each" in answer.out
+    assert "2 images, 5 evaluations each" in answer.out
     row = json.loads((tmp_path / "out" / "samples.jsonl").read_text().splitlines()[0])
-    assert (row["guidance"], row["away_from"], row["evaluations"]) == (1.5, "own", 4)
+    assert (row["guidance"], row["away_from"], row["evaluations"]) == (1.5, "own", 5)
     plain = api.sample(api.load(guided_run), 2, steps=3, guidance=1)
     assert not np.array_equal(plain, api.sample(api.load(guided_run), 2, steps=3))

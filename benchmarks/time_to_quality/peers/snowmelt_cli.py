@@ -26,6 +26,7 @@ from benchmarks.time_to_quality.peers import Task
 from benchmarks.time_to_quality.peers.common import die_with_parent, forward_flop, parameter_count
 
 RUN, SAMPLES = Path("run"), Path("drawn")
+FEW = 6  # evaluations up to which they are all taken for steps, none for the guide (docs/measured.md)
 
 
 def train(task: Task, _images: np.ndarray) -> dict:
@@ -59,12 +60,18 @@ def train(task: Task, _images: np.ndarray) -> dict:
 
 def sample(task: Task, count: int, evaluations: int) -> tuple[np.ndarray, dict]:
     """`snowmelt sample`, with the model's own sampler and guide, in as many steps as the evaluations suffice for."""
+    guidance = 1.0 if evaluations <= FEW else None
     from snowmelt import api
 
     shutil.rmtree(SAMPLES, ignore_errors=True)
     model = api.load(RUN, device="cpu")
-    steps = max(n for n in range(1, evaluations + 1) if api.plan_sampling(model, steps=n).evaluations <= evaluations)
-    said = _call(f"sample {RUN} -n {count} --steps {steps} --seed {task.seed} --format npz --out {SAMPLES}")
+    steps = max(
+        n
+        for n in range(1, evaluations + 1)
+        if api.plan_sampling(model, steps=n, guidance=guidance).evaluations <= evaluations
+    )
+    plain = "" if guidance is None else f" --guidance {guidance:g}"
+    said = _call(f"sample {RUN} -n {count} --steps {steps}{plain} --seed {task.seed} --format npz --out {SAMPLES}")
     rate = re.search(r"([\d,.]+) a second", said)
     assert rate is not None
     with np.load(next(SAMPLES.glob("*.npz"))) as stored:

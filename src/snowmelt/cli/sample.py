@@ -55,7 +55,7 @@ def sample(
     steps
         Steps of the sampler. Default: the model's own.
     grid
-        Where it stops: trailing, leading, linspace, karras or log-snr.
+        Where it stops: trailing, leading, linspace, karras, log-snr or logistic.
     set_
         An option of the sampler or grid, as in eta=1, variance=small, rho=7. May be given several times.
     clip

@@ -98,7 +98,7 @@ def show(
     schedule
         linear, scaled-linear, cosine or sigmoid (1000 levels), edm or flow.
     grid
-        Where it stops: trailing, leading, linspace, karras or log-snr. Default: the schedule's own.
+        Where it stops: trailing, leading, linspace, karras, log-snr or logistic. Default: the schedule's own.
     steps
         How many steps (10).
     levels

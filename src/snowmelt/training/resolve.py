@@ -28,7 +28,7 @@ from snowmelt.training.ema import parse_profile
 from snowmelt.training.initial import Initial, refuse_settled
 from snowmelt.training.objective import distances
 from snowmelt.training.optimizer import OPTIMIZERS
-from snowmelt.training.recipe import PROCESSES, Process, Recipe, preset_for, recipes
+from snowmelt.training.recipe import PROBABILITY_FLOW, PROCESSES, Process, Recipe, preset_for, recipes
 from snowmelt.training.weight import parse_weight
 
 DEFAULT_NOISE_LEVELS = 1000
@@ -317,7 +317,7 @@ def resolve_process(wishes: Wishes, recipe: Recipe) -> Process:
 def _sampler_for(process: Process) -> SamplerDefaults:
     """A sampler that suits the schedule."""
     if process.noise_levels is None:
-        return SamplerDefaults("dpmpp-2m", 20, "karras")
+        return PROBABILITY_FLOW
     if process.prediction == "mean":
         return SamplerDefaults("ddpm", process.noise_levels, clip="clamp")
     return SamplerDefaults("ddim", min(50, process.noise_levels), clip="clamp")
