@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("mode", nargs="?", choices=["run", "report"], default="run")
     parser.add_argument("--minutes", default="10", help="budgets, comma-separated")
     parser.add_argument("--seeds", default="0", help="comma-separated")
-    parser.add_argument("--systems", help=f"comma-separated (default: {SNOWMELT}), of: " + ", ".join(SYSTEMS))
+    parser.add_argument("--systems", help=f"comma-separated (default: {SNOWMELT}; '': none), of: " + ", ".join(SYSTEMS))
     parser.add_argument(
         "--set",
         action="append",
@@ -82,7 +82,8 @@ def arguments() -> argparse.Namespace:
         if not equals or not re.fullmatch(r"[\w.+-]+", name) or name in SYSTEMS:
             parser.error(f'--set {text}: expected NAME="OPTIONS", with a name of letters and digits that is no system')
         args.variants[name] = options.strip()
-    args.names = [*(args.systems or SNOWMELT).split(","), *args.variants]
+    systems = SNOWMELT if args.systems is None else args.systems
+    args.names = [*filter(None, systems.split(",")), *args.variants]
     unknown = set(args.names) - set(SYSTEMS) - set(args.variants)
     if unknown:
         parser.error(f"unknown system {', '.join(sorted(unknown))}; choose from {', '.join(SYSTEMS)}")
