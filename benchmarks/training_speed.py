@@ -9,7 +9,7 @@ multipliers, two blocks a level and full attention at the same level, but linear
 convolution first and RMS norms. So parameters and FLOP an image stand beside its ratio. Snowmelt's network executes
 fewer operations than diffusers' for the same function (upsampling and the convolution after it are one, and so are the
 projections of attention): model FLOP/s count diffusers' for both. With --recompute activations are computed again for
-the backward pass instead of being kept.
+the backward pass instead of being kept; in quarters, the batch passes as four micro-batches whose gradients add up.
 
 Each network has a process of its own, as its users would run it, and they take turns, so whatever else the machine does
 strikes all alike: only the ratios within a round count. A training step is forward, squared error, backward and fused
@@ -46,6 +46,7 @@ CEILING = "ceiling"
 LOW = "bf16"
 TASKS = ("train", "forward")
 CEILING_REPEATS = 5
+QUARTERS = 4  # micro-batches of a batch
 WARM_UP = 2  # rounds that are not counted
 BLOCKS, ATTENTION = 2, 1  # residual blocks a level; the level with attention
 AGREE = 1e-5
@@ -59,16 +60,18 @@ class System:
     library: str
     low: bool = False
     recompute: bool = False
+    parts: int = 1
 
     def __str__(self) -> str:
-        return self.library + f" {LOW}" * self.low + " --recompute" * self.recompute
+        quarters = " in quarters" * (self.parts == QUARTERS)
+        return self.library + f" {LOW}" * self.low + " --recompute" * self.recompute + quarters
 
 
 SYSTEMS = [
-    System(library, low, recompute)
+    System(library, low, recompute, parts)
     for low in ((False, True) if multiplies_bf16(torch.device("cpu")) else (False,))
     for library in (OURS, DIFFUSERS, DDPM)
-    for recompute in ((False, True) if library == OURS else (False,))
+    for recompute, parts in (((False, 1), (True, 1), (True, QUARTERS)) if library == OURS else ((False, 1),))
 ]
 NAMES = {str(system): system for system in SYSTEMS}
 
@@ -212,17 +215,19 @@ def work(system: System, shape: Shape) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=system.low):
             return plain(x, t)
 
-    x, t = inputs(shape)
+    parts = list(zip(*(each.chunk(system.parts) for each in inputs(shape)), strict=True))
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
 
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)
-        (call(x, t).float() - x).square().mean().backward()
+        for part, times in parts:
+            ((call(part, times).float() - part).square().mean() / len(parts)).backward()
         optimizer.step()
 
     @torch.no_grad()
     def forward() -> None:
-        call(x, t)
+        for part, times in parts:
+            call(part, times)
 
     flop = forward_flop(lambda x: plain(x, torch.zeros(len(x))), shape.image[1:])
     answer({"parameters": parameter_count(net), "forward_flop": flop, "torch": torch.__version__})

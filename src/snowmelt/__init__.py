@@ -3,7 +3,7 @@
     import snowmelt
     run = snowmelt.train("photos/", minutes=10)
     model = snowmelt.load(run)
-    images = snowmelt.sample(model, 64, sampler="dpmpp-2m", steps=20, seed=0)
+    images = snowmelt.sample(model, 64, seed=0)
 
 The names below are imported when they are first used, so that the command line starts at once.
 """

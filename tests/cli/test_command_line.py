@@ -81,7 +81,7 @@ def test_a_slip_of_the_keyboard_is_answered_with_the_nearest_match(refusal, comm
     [
         (["--sampler", "dpmpp2m"], "'dpmpp-2m'"),
         (["--grid", "karas"], "'karras'"),
-        (["--set", "rhoo=3"], "'rho'"),
+        (["--set", "slopee=3"], "'slope'"),
         (["--sampler", "ddim", "--set", "etta=1"], "'eta'"),
         (["--sampler", "ddpm", "--set", "variance=smal"], "small"),
         (["--class", "sneeker"], "'Sneaker'"),

@@ -52,7 +52,7 @@ def test_a_run_is_judged_by_the_images_it_was_trained_on(snowmelt, finished_run,
     assert protocol["real"]["images"] + protocol["held_out"]["images"] == 24
     assert protocol["fake"] == {
         "images": 60,
-        "sampler": "dpmpp-2m",
+        "sampler": "unipc",
         "steps": 2,
         "evaluations": protocol["fake"]["evaluations"],
         "seeds": [0, 59],
@@ -81,7 +81,7 @@ def test_the_result_lies_in_the_run_and_none_is_written_over(snowmelt, finished_
     command = ("eval", copy, "-n", 8, "--steps", 1, "--metrics", "kid")
     assert snowmelt(*command).code == snowmelt(*command).code == 0
     names = sorted(path.name for path in (copy / "eval").glob("*.json"))
-    assert names == ["step_12-dpmpp-2m-1-fitted-n8-2.json", "step_12-dpmpp-2m-1-fitted-n8.json"]
+    assert names == ["step_12-unipc-1-fitted-n8-2.json", "step_12-unipc-1-fitted-n8.json"]
     once, twice = (json.loads((copy / "eval" / name).read_text()) for name in names)
     assert once["kid"] == twice["kid"]
 

@@ -40,7 +40,7 @@ def test_a_picture_a_sample_a_grid_and_a_line_about_each(draw, finished_run):
     ]  # fmt: skip
     model = api.load(finished_run)
     assert rows(folder)[1] == {
-        "file": "000001.png", "seed": 1, "class": "Sneaker", "sampler": "dpmpp-2m", "steps": 2, "evaluations": 2,
+        "file": "000001.png", "seed": 1, "class": "Sneaker", "sampler": "unipc", "steps": 2, "evaluations": 2,
         "guidance": 1.0, "away_from": None, "weights": "ema", "precision": "fp32", "model": model.digest,
     }  # fmt: skip
     picture = Image.open(folder / "000001.png")
@@ -133,7 +133,7 @@ def test_raw_weights_are_others(draw):
 
 def test_a_table_from_a_file_is_a_sampler(snowmelt, finished_run, tmp_path):
     model = api.load(finished_run)
-    save_tableau(make_tableau("heun", model.denoiser.schedule, 3), tmp_path / "heun.json")
+    save_tableau(make_tableau("heun", model.denoiser.schedule, 3, model.sampler.grid), tmp_path / "heun.json")
     command = ("sample", finished_run, "-n", 2, "--out", tmp_path / "a", "--sampler", tmp_path / "heun.json")
     assert snowmelt(*command).code == 0
     command = ("sample", finished_run, "-n", 2, "--out", tmp_path / "b", "--sampler", "heun", "--steps", 3)

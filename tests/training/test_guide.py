@@ -1,6 +1,7 @@
 """A run keeps an early average of its own, and samples of its model are led away from it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,3 +167,11 @@ def test_the_record_says_what_led(snowmelt, guided_run, tmp_path):
     assert (row["guidance"], row["away_from"], row["evaluations"]) == (1.5, "own", 5)
     plain = api.sample(api.load(guided_run), 2, steps=3, guidance=1)
     assert not np.array_equal(plain, api.sample(api.load(guided_run), 2, steps=3))
+
+
+def test_another_sampler_than_the_models_own_takes_enough_steps(guided_run):
+    model = api.load(guided_run)
+    assert api.plan_sampling(model, guidance=1).evaluations == model.sampler.steps == 10
+    assert api.plan_sampling(model, sampler="ddim", guidance=1).evaluations == 20
+    slow = replace(model, sampler=replace(model.sampler, name="ddpm", steps=1000))
+    assert api.plan_sampling(slow, sampler="ddim", guidance=1).evaluations == 50

@@ -45,7 +45,7 @@ def test_another_prediction_brings_what_its_paper_trains_with():
 def test_another_schedule_brings_its_noise_levels_and_a_sampler_that_suits_it():
     discrete, continuous = process(predict="v", schedule="linear"), process(predict="v", schedule="flow")
     assert (discrete.noise_levels, discrete.sampler.name) == (1000, "ddim")
-    assert (continuous.noise_levels, continuous.sampler.name) == (None, "dpmpp-2m")
+    assert (continuous.noise_levels, continuous.sampler.name) == (None, "unipc")
     assert process(predict="mean", schedule="cosine").sampler.steps == 1000
     assert process(predict="eps", noise_levels="20").sampler.steps == 20
     assert process(predict="eps", noise_levels="continuous").noise_levels is None

@@ -140,7 +140,7 @@ def logistic(
         low = max(low, min(1 / max(1, 2 * steps - 3), high / 2))
     first, last = (1 / (1 + (center / r) ** slope) for r in (high, low))
     t = torch.linspace(first, last, steps, dtype=torch.float64)
-    return -2 * (math.log(center) + torch.special.logit(t) / slope)
+    return -2 * (math.log(center) + (t / (1 - t)).log() / slope)
 
 
 def _ends(schedule: Schedule, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:

@@ -15,11 +15,13 @@ from snowmelt.model.asked import Asked
 from snowmelt.model.bundle import Model
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Clip, Clipped, Interval
+from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.brownian import require_falling
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 from snowmelt.sampling.tableau import Tableau
 
 AWAY = 1.5  # how far from a weaker model, unless it is said
+USUAL_STEPS = (20, 50)  # least and most of a sampler that is not the model's own, unless it is said
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def plan_sampling(
         same = sampler is None or sampler == default.name
         name = sampler or default.name
         if steps is None:
-            steps = default.steps if same else min(default.steps, 50)
+            steps = default.steps if same else _usual_steps(default.steps, model.denoiser.schedule)
         kept = dict(default.options) if same else {}
         chosen = {**kept, **(options or {})}
         tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, chosen, strength)
@@ -130,6 +132,13 @@ def plan_sampling(
     denoiser, weight, away = _guided(model, guidance, interval, guide)
     clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
     return SamplePlan(model, tableau, clipped, brownian, weight, away, interval, options or {})
+
+
+def _usual_steps(own: int, schedule: Schedule) -> int:
+    """As many as the model's own sampler takes, within what others need, and never more than there are levels."""
+    fewest, most = USUAL_STEPS
+    steps = min(max(own, fewest), most)
+    return steps if schedule.steps is None else min(steps, schedule.steps)
 
 
 def _guided(

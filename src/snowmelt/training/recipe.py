@@ -36,7 +36,7 @@ class Process:
         return Schedule(self.schedule, self.noise_levels, self.zero_snr, self.schedule_options)
 
 
-PROBABILITY_FLOW = SamplerDefaults("dpmpp-2m", 20, "logistic")
+PROBABILITY_FLOW = SamplerDefaults("unipc", 10, "logistic")
 
 # What each prediction is trained with unless a preset or the user says otherwise: what its own paper does.
 PROCESSES: dict[str, Process] = {
