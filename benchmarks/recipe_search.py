@@ -53,6 +53,7 @@ REFERENCES = 1024  # images that a stable target is a mean of
 CANDIDATES = 4  # noises of which the nearest to an image is taken
 TARGET_STREAM, CANDIDATE_STREAM = 100, 101
 MOST_SEEDS = 99
+KEY = ("name", "changes", "images", "seed", "data", "preset")  # of a row
 OWN = ("trick", "images", "seeds")  # keys that are no option of training
 
 
@@ -156,14 +157,8 @@ class Task:
     @property
     def key(self) -> dict[str, Any]:
         """What tells its row from others."""
-        return {
-            "name": self.variant.name,
-            "changes": self.variant.changes,
-            "images": self.images,
-            "seed": self.seed,
-            "data": Path(self.data).name,
-            "preset": self.preset,
-        }
+        values = self.variant.name, self.variant.changes, self.images, self.seed, Path(self.data).name, self.preset
+        return dict(zip(KEY, values, strict=True))
 
 
 def changed(config: TrainConfig, variant: Variant) -> TrainConfig:
@@ -273,8 +268,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "recipe_search.jsonl")
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    kept = ("name", "changes", "images", "seed", "data", "preset")
-    done = [{key: row[key] for key in kept} for row in rows if "failed" not in row]
+    done = [{key: row[key] for key in KEY} for row in rows if "failed" not in row]
     tasks = [
         Task(
             variant,
@@ -282,7 +276,7 @@ def main() -> None:
             int(seed),
             options.device,
             options.samples,
-            options.data if options.data in (FASHION, "digits") else str(Path(options.data).absolute()),
+            options.data,
             options.size,
             options.preset,
         )

@@ -28,9 +28,13 @@ def rows(run):
     return [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
 
 
-def test_two_processes_train_as_one_does(shoes, tmp_path):
-    one = api.train(shoes, out=tmp_path / "one", **SETTINGS)
-    flags = [part for name, value in SETTINGS.items() if name != "flip" for part in (f"--{name}", str(value))]
+# Adam divides by the size of gradients: with the preset's own levels one bias, whose own are next to nothing, differs
+# by the rounding of sums, 1.4e-5.
+@pytest.mark.parametrize(("process", "within"), [({"weight": "edm", "density": "lognormal"}, 1e-5), ({}, 5e-5)])
+def test_two_processes_train_as_one_does(shoes, tmp_path, process, within):
+    settings = SETTINGS | process
+    one = api.train(shoes, out=tmp_path / "one", **settings)
+    flags = [part for name, value in settings.items() if name != "flip" for part in (f"--{name}", str(value))]
     flags = [flag.replace("_", "-") if flag.startswith("--") else flag for flag in flags]
     result = subprocess.run(
         [
@@ -55,7 +59,7 @@ def test_two_processes_train_as_one_does(shoes, tmp_path):
         assert [row[name] for row in together] == pytest.approx(wanted, rel=1e-5), name
     weights = load_latest(tmp_path / "two")[1]["raw"]
     for name, tensor in load_latest(one)[1]["raw"].items():
-        assert weights[name].numpy() == pytest.approx(tensor.numpy(), abs=5e-5), name
+        assert weights[name].numpy() == pytest.approx(tensor.numpy(), abs=within), name
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(setup):
