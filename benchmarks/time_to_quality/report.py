@@ -263,7 +263,7 @@ def draw(rows: list[dict], names: list[str], cache: Path, out: Path) -> list[Pat
         panels = [("real images", f"the test set; as many score FD {head['floor']['fd']:.2f}", real)]
         for group in shown:
             row = group.head
-            path = folder(cache, row) / sampled(row["evaluations"])[1]
+            path = folder(cache, row) / sampled(row["n"], row["evaluations"])[1]
             if path.exists():
                 with np.load(path) as stored:
                     subtitle = f"{row['images_seen']:,} images seen, FD {row['fd']:.2f}"

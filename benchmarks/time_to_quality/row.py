@@ -26,9 +26,9 @@ from benchmarks.time_to_quality.peers import Task
 TASK, TRAINED = "task.json", "trained.json"
 
 
-def sampled(evaluations: int) -> tuple[str, str]:
+def sampled(count: int, evaluations: int) -> tuple[str, str]:
     """File names of the facts and of the images of one sampling."""
-    return f"sampled-{evaluations}.json", f"samples-{evaluations}.npz"
+    return f"sampled-{count}-{evaluations}.json", f"samples-{count}-{evaluations}.npz"
 
 
 def matmul_rate() -> float:
@@ -98,7 +98,7 @@ def main() -> None:
         write(train(task), TRAINED)
         return
     facts, images = sample(task, arguments.count, arguments.evaluations)
-    facts_file, images_file = sampled(arguments.evaluations)
+    facts_file, images_file = sampled(arguments.count, arguments.evaluations)
     np.savez_compressed(images_file, samples=images)
     write(facts, facts_file)
 

@@ -59,7 +59,7 @@ def arguments() -> argparse.Namespace:
         default=PUBLISHED,
         help=f"learning rates of the peers, comma-separated; {PUBLISHED}: their recipe's (default)",
     )
-    parser.add_argument("-n", type=int, default=1000, help="samples a row")
+    parser.add_argument("-n", default="1000", help="samples a row, comma-separated")
     parser.add_argument(
         "--evaluations", default="50,10", help="network evaluations an image: of Snowmelt; the first is the peers' too"
     )
@@ -118,7 +118,8 @@ class Runner:
         self.data = data.folder()
         if args.against == "validation":
             self.data = data.make_validation(CACHE / f"validation-{('even', 'odd')[judge.half]}", judge.half)
-        self.floor = judge.floor(args.n)
+        self.counts = [int(text) for text in args.n.split(",")]
+        self.floors = {count: judge.floor(count) for count in self.counts}
 
     def missing(self, task: Task) -> list[dict]:
         """The keys of its rows that are not in the file."""
@@ -127,11 +128,12 @@ class Runner:
             asdict(task)
             | {
                 "evaluations": each,
-                "n": self.args.n,
+                "n": count,
                 "against": self.args.against,
                 "judge": self.judge.name,
                 "judge_sha256": self.judge.digest,
             }
+            for count in self.counts
             for each in evaluations(task.system, asked)
         ]
         done = {_key(row) for row in self.rows}
@@ -147,7 +149,7 @@ class Runner:
         if not (folder / TRAINED).exists() and not self._process(folder, task, "train"):
             return False
         for row in missing:
-            facts_file, images_file = sampled(row["evaluations"])
+            facts_file, images_file = sampled(row["n"], row["evaluations"])
             command = ("sample", str(row["n"]), str(row["evaluations"]))
             if not (folder / facts_file).exists() and not self._process(folder, task, *command):
                 return False
@@ -198,13 +200,14 @@ class Runner:
         return code == 0
 
     def _append(self, row: dict) -> None:
-        row |= {"floor": self.floor, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        row |= {"floor": self.floors[row["n"]], "finished": datetime.now(UTC).isoformat(timespec="seconds")}
         if row["options"] is not None:
             row["source"] = source()
         self.rows.append(row)
         with self.args.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(f"  {row['evaluations']} evaluations: FD {row['fd']:.2f} ± {row['fd_error']:.2f}", flush=True)
+        drawn = f"{row['n']:,} in {row['evaluations']} evaluations"
+        print(f"  {drawn}: FD {row['fd']:.2f} ± {row['fd_error']:.2f}", flush=True)
 
 
 def _key(row: dict) -> tuple:
