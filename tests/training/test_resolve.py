@@ -32,6 +32,37 @@ def test_the_preset_follows_the_images_and_the_device():
     assert [preset_for(pixels, on_gpu=True, few=True) for pixels in (8, 32, 64)] == ["tiny", "fast", "fast"]
 
 
+def test_a_long_run_on_a_cpu_is_given_a_larger_network():
+    def chosen(pixels, minutes, **others):
+        return preset_for(pixels, minutes=minutes, **({"on_gpu": False} | others))
+
+    assert [chosen(28, minutes) for minutes in (None, 2, 20, 20.1, 60)] == ["fast", "fast", "fast", "wide", "wide"]
+    assert [chosen(64, minutes) for minutes in (60, 80, 81)] == ["fast", "fast", "wide"]
+    assert chosen(28, 60, few=True) == "fast"
+    assert chosen(28, 60, on_gpu=True) == "small"
+    assert chosen(8, 60) == "tiny"
+
+
+def test_the_minutes_of_a_run_are_those_that_choose_its_preset(setup, monkeypatch):
+    monkeypatch.setattr(resolve, "FEW_IMAGES", 3)
+    data, about = setup().data, setup().config.data
+    made = replace(
+        data,
+        training=Split(Stored(torch.zeros(8, 1, 28, 28, dtype=torch.uint8), torch.zeros(8).long())),
+        class_names=None,
+    )
+
+    def preset(**wishes):
+        return resolve.resolve(Wishes(**wishes), "x", made, about, CPU, 1)[0].preset
+
+    assert [preset(), preset(steps=9), preset(minutes=60), preset(minutes=60, preset="fast")] == [
+        "fast",
+        "fast",
+        "wide",
+        "fast",
+    ]
+
+
 def test_what_is_left_open_is_the_presets():
     assert process() == recipes.get("tiny").process
     assert process("ddpm-cifar10", predict="eps", schedule="linear") == recipes.get("ddpm-cifar10").process

@@ -104,7 +104,8 @@ def train(
     allow_unreadable
         Go on although more than 5% of the files cannot be read.
     preset
-        auto, or a whole recipe by name: tiny, fast, small, dit-s, ddpm-cifar10, iddpm-cifar10, edm-cifar10, ...
+        auto (by image size, device and minutes), or a whole recipe by name: tiny, fast, wide, small, dit-s,
+        ddpm-cifar10, iddpm-cifar10, edm-cifar10, ...
     init
         A model to go on from: a run, a model folder, or a checkpoint of another library. It settles network, schedule
         and prediction; the rate is then 1e-4 by AdamW unless it is said.

@@ -110,7 +110,7 @@ recipes.register("tiny", "a small U-Net for images up to 16 pixels")(
 )
 FAST = Recipe("fast", OURS, batch=32, lr=5e-3, optimizer="muon", warmup=2_000, guide_at=GUIDE_AT)
 recipes.register("fast", "a U-Net that computes nothing at full resolution: for CPUs, up to 64 pixels")(FAST)
-recipes.register("wide", "fast, half as wide again: as good after ten minutes on a CPU")(replace(FAST, network="wide"))
+recipes.register("wide", "fast, half as wide again: for over twenty minutes on a CPU")(replace(FAST, network="wide"))
 recipes.register("small", "a U-Net for 32 to 64 pixels on a GPU")(Recipe("small", OURS, batch=128, guide_at=GUIDE_AT))
 recipes.register("dit-s", "a small transformer", "Peebles & Xie 2023")(
     Recipe("dit-s", OURS, batch=128, lr=3e-4, guide_at=GUIDE_AT)
@@ -193,11 +193,20 @@ recipes.register("edm-cifar10", "Karras et al.'s DDPM++ for CIFAR-10", "Karras e
 )
 
 
-def preset_for(pixels: int, on_gpu: bool, few: bool = False) -> str:
+# Minutes on a CPU, of 32x32 pixels, above which half as many channels again are worth their time (docs/measured.md).
+PATIENT = 20.0
+
+
+def preset_for(pixels: int, on_gpu: bool, few: bool = False, minutes: float | None = None) -> str:
     """The preset for images whose longer side has this many pixels.
 
-    few  there are so few images that a network half the size learns them by heart as well
+    few      there are so few images that a network half the size learns them by heart as well
+    minutes  of training; None where the budget is another
     """
     if pixels <= 16:
         return "tiny"
-    return "small" if on_gpu and not few else "fast"
+    if few:
+        return "fast"
+    if on_gpu:
+        return "small"
+    return "wide" if minutes is not None and minutes > PATIENT * max(1.0, pixels / 32) ** 2 else "fast"

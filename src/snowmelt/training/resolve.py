@@ -123,7 +123,7 @@ def resolve(
     few = wishes.preset == "auto" and data.report.readable < FEW_IMAGES
     preset = wishes.preset
     if preset == "auto":
-        preset = preset_for(max(height, width), device.type != "cpu", few)
+        preset = preset_for(max(height, width), device.type != "cpu", few, resolve_budget(wishes, device).minutes)
     recipe = recipes.get(preset) if initial is None else initial.recipe(recipes.get(preset))
     process, batch, emas, precision, budget = _decide(wishes, recipe, device, world)
     reasons = []
