@@ -198,21 +198,21 @@ def run(task: Task) -> dict[str, Any]:
             model = api.load(place, device=task.device)
             found: dict[str, Any] = {"parameters": sum(each.numel() for each in model.denoiser.network.parameters())}
             for name, guidance in (("own guide", None), ("no guide", 1.0)):
-                found[name] = scores(model, place, task.data, task.samples, STEPS, guidance)
+                found[name] = scores(model, place, task.data, task.samples, steps=STEPS, guidance=guidance)
     finally:
         start.resolve, loop.Batches = resolve, Batches
         _bank.cache_clear()
     return task.key | found | {"train_s": trained, "device": task.device, "source": source()}
 
 
-def scores(model: Model, place: Path, data: str, count: int, steps: int, guidance: float | None) -> dict[str, float]:
+def scores(model: Model, place: Path, data: str, count: int, **sampling: Any) -> dict[str, float]:
     """What samples of the model are found to be: Fashion-MNIST by the judge, others as `snowmelt eval` does."""
     if data == FASHION:
-        drawn = api.sample(model, count, steps=steps, guidance=guidance, batch=500)
+        drawn = api.sample(model, count, batch=500, **sampling)
         score = _judge().score(drawn[:, 0].numpy())
         return {key: score[key] for key in ("fd", "fd_error", "precision", "recall")}
     device = str(next(model.denoiser.network.parameters()).device)
-    found = api.evaluate(place, metrics=("fd", "prdc"), n=count, steps=steps, guidance=guidance, device=device)
+    found = api.evaluate(place, metrics=("fd", "prdc"), n=count, device=device, **sampling)
     quality = found.quality
     assert quality is not None
     return {
