@@ -3,10 +3,12 @@
     python -m benchmarks.recipe_search                  # makes benchmarks/cache/validation-even
     SNOWMELT_FASHION_MNIST=benchmarks/cache/validation-even snowmelt train fashion-mnist --minutes 20 --out run
     python -m benchmarks.sampling_search run --vary steps=4,7,10,32 guidance=1,1.25,1.5,2 -n 5000
+    python -m benchmarks.sampling_search run --vary steps=4,7,10,32 own.guidance=1,1.25,1.5,2 -n 5000
     python -m benchmarks.sampling_search run --vary steps=32 guidance=1 sigma_min=0.02,0.05,0.1
 
-Settings are `sampler`, `grid`, `steps` and `guidance` (1: none), and the options of sampler and grid; what is not said
-is the model's own. Runs on Fashion-MNIST are judged by the classifier that no table is made with, against the 5,000
+Settings are `sampler`, `grid`, `steps` and `guidance` (away from no class; 1: none), `own.guidance`, `own.guided_above`
+and `own.guided_to` (away from the model's guide), and the options of sampler and grid; what is not said is the model's
+own. Runs on Fashion-MNIST are judged by the classifier that no table is made with, against the 5,000
 images that this data set holds back; those on other data as `snowmelt eval` does. A row a combination in
 benchmarks/results/sampling_search.jsonl.
 """
@@ -16,17 +18,19 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.recipe_search import ROOT, scores
+from benchmarks.recipe_search import FASHION, ROOT, scores
 from snowmelt import api
 from snowmelt.training.config import load_config
 
 OUT = ROOT / "benchmarks" / "results" / "sampling_search.jsonl"
-OWN = ("sampler", "grid", "steps", "guidance")  # the others are options of sampler and grid
+PLANNED = ("sampler", "grid", "steps", "guidance")  # the others are options of sampler and grid
+OWN = "own."  # begins what is a default of the model
 
 
 def parse(text: str) -> tuple[str, list[Any]]:
@@ -50,9 +54,13 @@ def main() -> None:
         model, data = api.load(run), load_config(run / "config.yaml").data.source
         for values in itertools.product(*(each for _, each in options.vary)):
             case = dict(zip(names, values, strict=True))
-            own = {name: value for name, value in case.items() if name in OWN}
-            rest = {name: value for name, value in case.items() if name not in OWN}
-            found = scores(model, run, data, options.n, options=rest or None, **own)
+            own = {name.removeprefix(OWN): value for name, value in case.items() if name.startswith(OWN)}
+            if own and data != FASHION:
+                raise SystemExit(f"--vary {OWN}...: a run on other data is evaluated as it is.")
+            planned = {name: value for name, value in case.items() if name in PLANNED}
+            rest = {name: value for name, value in case.items() if name not in PLANNED and not name.startswith(OWN)}
+            changed = replace(model, sampler=replace(model.sampler, **own))
+            found = scores(changed, run, data, options.n, options=rest or None, **planned)
             with options.out.open("a") as file:
                 file.write(json.dumps({"run": run.name, "n": options.n} | case | found) + "\n")
             told = " ".join(f"{name}={value}" for name, value in case.items())

@@ -137,6 +137,7 @@ def evaluate(
     nll_images: int = NLL_IMAGES,
     sampler: str | Tableau | None = None,
     steps: int | None = None,
+    grid: str | None = None,
     options: dict[str, Any] | None = None,
     guidance: float | None = None,
     seed: int = 0,
@@ -165,6 +166,7 @@ def evaluate(
         "-n": n != COUNT,
         "--sampler": sampler,
         "--steps": steps,
+        "--grid": grid,
         "--set": options,
         "--guidance": guidance is not None,
     }
@@ -181,7 +183,7 @@ def evaluate(
         raise SnowmeltError(f"--nll-images {nll_images} is out of range.", f"Expected at least {FEWEST}.")
     if model is not None:
         loaded = open_model(Path(model), weights, chosen)
-        plan = plan_sampling(loaded, sampler=sampler, steps=steps, options=options, guidance=guidance)
+        plan = plan_sampling(loaded, sampler=sampler, steps=steps, grid=grid, options=options, guidance=guidance)
         subject = judged_model(Path(model), plan, named_real, named_fake, reading)
     elif named_real is None or named_fake is None:
         raise SnowmeltError(

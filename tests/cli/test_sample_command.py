@@ -40,7 +40,8 @@ def test_a_picture_a_sample_a_grid_and_a_line_about_each(draw, finished_run):
     ]  # fmt: skip
     model = api.load(finished_run)
     assert rows(folder)[1] == {
-        "file": "000001.png", "seed": 1, "class": "Sneaker", "sampler": "unipc", "steps": 2, "evaluations": 2,
+        "file": "000001.png", "seed": 1, "class": "Sneaker", "sampler": "unipc", "steps": 2, "grid": "logistic",
+        "options": {}, "clip": "none", "evaluations": 2,
         "guidance": 1.0, "away_from": None, "weights": "ema", "precision": "fp32", "model": model.digest,
     }  # fmt: skip
     picture = Image.open(folder / "000001.png")

@@ -23,6 +23,7 @@ def evaluate(
     nll_images: Whole = 128,
     sampler: str | None = None,
     steps: Whole | None = None,
+    grid: str | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     guidance: float | None = None,
     seed: Whole = 0,
@@ -58,6 +59,8 @@ def evaluate(
         A sampler's name or a table as JSON. Default: the model's own.
     steps
         Steps of the sampler. Default: the model's own.
+    grid
+        Where it stops: trailing, leading, linspace, karras, log-snr or logistic.
     set_
         An option of the sampler or grid, as in eta=1. May be given several times.
     guidance
@@ -99,6 +102,7 @@ def evaluate(
             nll_images=nll_images,
             sampler=table or sampler,
             steps=steps,
+            grid=grid,
             options=parse_options(list(set_)),
             guidance=guidance,
             seed=seed,

@@ -58,14 +58,7 @@ def draw(subject: Subject, count: int, seed: int, batch: int, tell: Tell) -> Pic
         tell(f"Samples: {sum(map(len, parts)):,} of {count:,}")
     labels = None if asked.labels is None else torch.tensor(asked.labels)
     samples = of_samples(torch.cat(parts), labels, plan.model.images.class_names, seeds)
-    samples.about.update(
-        {
-            **plan.about,
-            "seeds": [seeds[0], seeds[-1]],
-            "classes": how,
-            "options": dict(plan.options),
-        }
-    )
+    samples.about.update({**plan.about, "seeds": [seeds[0], seeds[-1]], "classes": how})
     return samples
 
 

@@ -29,18 +29,20 @@ class SamplePlan:
     """What sampling will do, decided before it starts.
 
     tableau   the sampler, at the canonical scale
+    grid      the name of the noise levels that it visits; None where the sampler was given as a table
     denoiser  the model with clipping and guidance around it
     brownian  whether noise is read off one path per seed
     guidance  how strong it is; 1 is none
     away      from what it leads: class (from no class), own (from the model's own guide), guide (from another model);
               None where there is no guidance
     interval  the noise levels at which it acts
-    options   of the sampler, as they were asked for
+    options   of sampler and grid, as they were asked for
     """
 
     model: Model
     tableau: Tableau
-    denoiser: Denoiser
+    grid: str | None
+    denoiser: Clipped
     brownian: bool = False
     guidance: float = 1.0
     away: str | None = None
@@ -62,6 +64,9 @@ class SamplePlan:
         return {
             "sampler": table.name,
             "steps": sum(row.done for row in table.rows),
+            "grid": self.grid,
+            "options": dict(self.options),
+            "clip": self.denoiser.clip,
             "evaluations": self.evaluations,
             "guidance": self.guidance,
             "away_from": self.away,
@@ -117,13 +122,14 @@ def plan_sampling(
             raise SnowmeltError("A sampler given as a table has its steps, grid and options in it already.")
         tableau = sampler
     else:
+        grid = grid or default.grid
         same = sampler is None or sampler == default.name
         name = sampler or default.name
         if steps is None:
             steps = default.steps if same else _usual_steps(default.steps, model.denoiser.schedule)
         kept = dict(default.options) if same else {}
         chosen = {**kept, **(options or {})}
-        tableau = make_tableau(name, model.denoiser.schedule, steps, grid or default.grid, chosen, strength)
+        tableau = make_tableau(name, model.denoiser.schedule, steps, grid, chosen, strength)
     if brownian:
         require_falling(tableau)
     if interval is None:
@@ -131,7 +137,7 @@ def plan_sampling(
         interval = Interval(default.guided_above, default.guided_to or math.inf) if own else EVERYWHERE
     denoiser, weight, away = _guided(model, guidance, interval, guide)
     clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
-    return SamplePlan(model, tableau, clipped, brownian, weight, away, interval, options or {})
+    return SamplePlan(model, tableau, grid, clipped, brownian, weight, away, interval, options or {})
 
 
 def _usual_steps(own: int, schedule: Schedule) -> int:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.model.guidance import Clipped
 from snowmelt.sampling.plan import SamplePlan
 from snowmelt.sampling.tableau import Tableau
 
@@ -32,8 +31,6 @@ def sampler_table(plan: SamplePlan) -> dict[str, Any]:
         )
     schedule, tableau = model.denoiser.schedule, plan.tableau.bound(model.denoiser.schedule)
     start = schedule.at_log_snr(plan.tableau.log_snr[:1])
-    clipped = plan.denoiser
-    assert isinstance(clipped, Clipped)
     return {
         "format_version": FORMAT_VERSION,
         "snowmelt": version("snowmelt"),
@@ -46,7 +43,7 @@ def sampler_table(plan: SamplePlan) -> dict[str, Any]:
         "values": _values(plan),
         "withheld": _withheld(plan),
         "learned_variance": model.denoiser.learned_variance,
-        "clip": clipped.clip,
+        "clip": plan.denoiser.clip,
         "guidance": plan.guidance,
         "guide": plan.away == "own",
         "start": float(schedule.prior_std(start)),
