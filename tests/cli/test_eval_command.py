@@ -247,7 +247,7 @@ def test_everything_is_measured_of_whatever_a_model_is_told(snowmelt, refusal, s
 
 def test_the_page_of_a_run_shows_all_that_was_measured(snowmelt, finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
-    assert snowmelt("eval", run, "-n", 6, "--steps", 1, "--nll-images", 3).code == 0
+    assert snowmelt("eval", run, "-n", 6, "--steps", 1, "--nll-images", 3, "--grid", "karras").code == 0
     page = (run / "report.html").read_text()
     for title in (
         "Samples",
@@ -258,7 +258,9 @@ def test_the_page_of_a_run_shows_all_that_was_measured(snowmelt, finished_run, t
         "Again",
     ):
         assert f"<h2>{title}</h2>" in page
-    assert f"snowmelt eval {run} --count 6 --nll-images 3 --steps 1" in page
+    assert f"snowmelt eval {run} --count 6 --nll-images 3 --steps 1 --grid karras" in page
+    (result,) = (run / "eval").glob("*.json")
+    assert json.loads(result.read_text())["protocol"]["fake"]["grid"] == "karras"
     assert "http" not in page
 
 

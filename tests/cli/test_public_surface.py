@@ -54,7 +54,7 @@ OPTIONS = {
     ],
     "eval": [
         *("--model", "--real", "--fake", "--metrics", "--features", "-n", "--count", "--nll-images"),
-        *("--sampler", "--steps", "--set"),
+        *("--sampler", "--steps", "--grid", "--set"),
         *("--guidance", "--seed", "--weights", "--batch", "--device", "--out", "--json"),
     ],
     "sampler list": ["--json"],

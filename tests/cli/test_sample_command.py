@@ -139,7 +139,9 @@ def test_a_table_from_a_file_is_a_sampler(snowmelt, finished_run, tmp_path):
     assert snowmelt(*command).code == 0
     command = ("sample", finished_run, "-n", 2, "--out", tmp_path / "b", "--sampler", "heun", "--steps", 3)
     assert snowmelt(*command).code == 0
-    assert (tmp_path / "a" / "000001.png").read_bytes() == (tmp_path / "b" / "000001.png").read_bytes()
+    pictures = [Image.open(tmp_path / each / "000001.png") for each in ("a", "b")]
+    np.testing.assert_array_equal(*map(np.asarray, pictures))
+    assert [row["grid"] for each in ("a", "b") for row in rows(tmp_path / each)] == [None, None, *2 * ["logistic"]]
 
 
 def test_a_file_of_somebody_else_s_is_kept(refusal, snowmelt, finished_run, tmp_path):
