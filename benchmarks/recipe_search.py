@@ -211,8 +211,7 @@ def scores(model: Model, place: Path, data: str, count: int, **sampling: Any) ->
         drawn = api.sample(model, count, batch=500, **sampling)
         score = _judge().score(drawn[:, 0].numpy())
         return {key: score[key] for key in ("fd", "fd_error", "precision", "recall")}
-    device = str(next(model.denoiser.network.parameters()).device)
-    found = api.evaluate(place, metrics=("fd", "prdc"), n=count, device=device, **sampling)
+    found = api.evaluate(place, metrics=("fd", "prdc"), n=count, device=str(model.device), **sampling)
     quality = found.quality
     assert quality is not None
     return {

@@ -141,6 +141,8 @@ def test_a_table_from_a_file_is_a_sampler(snowmelt, finished_run, tmp_path):
     assert snowmelt(*command).code == 0
     pictures = [Image.open(tmp_path / each / "000001.png") for each in ("a", "b")]
     np.testing.assert_array_equal(*map(np.asarray, pictures))
+    first, second = ({name: text for name, text in each.text.items() if name != "grid"} for each in pictures)
+    assert first == second
     assert [row["grid"] for each in ("a", "b") for row in rows(tmp_path / each)] == [None, None, *2 * ["logistic"]]
 
 
