@@ -153,6 +153,7 @@ class Task:
     data: str
     size: int | None
     preset: str
+    keep: Path | None
 
     @property
     def key(self) -> dict[str, Any]:
@@ -188,7 +189,8 @@ def run(task: Task) -> dict[str, Any]:
     loop.Batches = Tricked
     try:
         with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / "run"
+            name = f"{variant.name.replace(' ', '-')}-{task.images}-seed{task.seed}"
+            place = Path(folder) / "run" if task.keep is None else task.keep / name
             wishes = {"log_every": 200, "checkpoint_minutes": 1e6, "preset": task.preset, **variant.wishes}
             if task.size is not None:
                 wishes["size"] = task.size
@@ -262,6 +264,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="a folder that the trained runs stay in, for sampling_search")
     parser.add_argument("--stop-after", type=float, default=float("inf"), help="seconds after which none is begun")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "recipe_search.jsonl")
     options = parser.parse_args()
@@ -277,6 +280,7 @@ def main() -> None:
             options.data,
             options.size,
             options.preset,
+            options.keep,
         )
         for number, seed in enumerate(options.seeds.split(","))
         for variant in options.variants
