@@ -18,18 +18,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from dataclasses import replace
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.recipe_search import FASHION, ROOT, scores
+from benchmarks.recipe_search import ROOT, scores
 from snowmelt import api
 from snowmelt.training.config import load_config
+from snowmelt.training.run import CONFIG
 
 OUT = ROOT / "benchmarks" / "results" / "sampling_search.jsonl"
 PLANNED = ("sampler", "grid", "steps", "guidance")  # the others are options of sampler and grid
+MODEL = "model"  # the folder within a run
 OWN = "own."  # begins what is a default of the model
 
 
@@ -39,6 +41,22 @@ def parse(text: str) -> tuple[str, list[Any]]:
     if not (name and equals and values):
         raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=VALUE,VALUE")
     return name, [yaml.safe_load(value) for value in values.split(",")]
+
+
+def with_defaults(run: Path, own: dict[str, Any], place: Path) -> Path:
+    """The run again at `place`, its model with other defaults of sampling; nothing but these is copied."""
+    (place / MODEL).mkdir(parents=True)
+    (place / CONFIG).symlink_to((run / CONFIG).absolute())
+    for file in (run / MODEL).iterdir():
+        (place / MODEL / file.name).symlink_to(file.absolute())
+    config = json.loads((run / MODEL / "config.json").read_text())
+    unknown = own.keys() - config["sampler"].keys()
+    if unknown:
+        raise SystemExit(f"--vary {OWN}{min(unknown)}: expected one of {', '.join(config['sampler'])}.")
+    config["sampler"] |= own
+    (place / MODEL / "config.json").unlink()
+    (place / MODEL / "config.json").write_text(json.dumps(config))
+    return place
 
 
 def main() -> None:
@@ -51,16 +69,15 @@ def main() -> None:
     options = parser.parse_args()
     names = [name for name, _ in options.vary]
     for run in options.runs:
-        model, data = api.load(run), load_config(run / "config.yaml").data.source
+        data = load_config(run / "config.yaml").data.source
         for values in itertools.product(*(each for _, each in options.vary)):
             case = dict(zip(names, values, strict=True))
             own = {name.removeprefix(OWN): value for name, value in case.items() if name.startswith(OWN)}
-            if own and data != FASHION:
-                raise SystemExit(f"--vary {OWN}...: a run on other data is evaluated as it is.")
             planned = {name: value for name, value in case.items() if name in PLANNED}
             rest = {name: value for name, value in case.items() if name not in PLANNED and not name.startswith(OWN)}
-            changed = replace(model, sampler=replace(model.sampler, **own))
-            found = scores(changed, run, data, options.n, options=rest or None, **planned)
+            with tempfile.TemporaryDirectory() as folder:
+                place = with_defaults(run, own, Path(folder) / run.name)
+                found = scores(api.load(place), place, data, options.n, options=rest or None, **planned)
             with options.out.open("a") as file:
                 file.write(json.dumps({"run": run.name, "n": options.n} | case | found) + "\n")
             told = " ".join(f"{name}={value}" for name, value in case.items())

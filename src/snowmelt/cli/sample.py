@@ -78,7 +78,7 @@ def sample(
         Where guidance acts, as sigma/alpha: 0.2-2. Default: everywhere, or with the model's own guide as it says.
     guide
         Autoguidance: a weaker model of the same images (a run, a model, runs/NAME/checkpoints/step_...); --guidance
-        then says how far to lead away from it (default: 1.5).
+        then says how far to lead away from it (default: 2).
     noise
         brownian: with a sampler that adds noise, the image hardly changes with the number of steps.
     compare

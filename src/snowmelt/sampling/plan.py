@@ -20,7 +20,7 @@ from snowmelt.sampling.brownian import require_falling
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 from snowmelt.sampling.tableau import Tableau
 
-AWAY = 1.5  # how far from a weaker model, unless it is said
+AWAY = 2.0  # how far from a weaker model, unless it is said
 USUAL_STEPS = (20, 50)  # least and most of a sampler that is not the model's own, unless it is said
 
 
