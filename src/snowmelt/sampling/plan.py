@@ -12,11 +12,12 @@ from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.asked import Asked
-from snowmelt.model.bundle import Model
+from snowmelt.model.bundle import Model, SamplerDefaults
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Clip, Clipped, Interval
 from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.brownian import require_falling
+from snowmelt.sampling.grid import grids
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 from snowmelt.sampling.tableau import Tableau
 
@@ -127,7 +128,7 @@ def plan_sampling(
         name = sampler or default.name
         if steps is None:
             steps = default.steps if same else _usual_steps(default.steps, model.denoiser.schedule)
-        kept = dict(default.options) if same else {}
+        kept = _kept_options(default, same, grid)
         chosen = {**kept, **(options or {})}
         tableau = make_tableau(name, model.denoiser.schedule, steps, grid, chosen, strength)
     if brownian:
@@ -138,6 +139,13 @@ def plan_sampling(
     denoiser, weight, away = _guided(model, guidance, interval, guide)
     clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
     return SamplePlan(model, tableau, grid, clipped, brownian, weight, away, interval, options or {})
+
+
+def _kept_options(default: SamplerDefaults, same_sampler: bool, grid: str | None) -> dict[str, Any]:
+    """The model's own options, those of the sampler where that is its own, and those of the grid where that is."""
+    of_grid = grids.entry(default.grid).options if default.grid else {}
+    kept = {key: grid == default.grid if key in of_grid else same_sampler for key in default.options}
+    return {key: value for key, value in default.options.items() if kept[key]}
 
 
 def _usual_steps(own: int, schedule: Schedule) -> int:

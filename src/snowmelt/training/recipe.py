@@ -36,7 +36,8 @@ class Process:
         return Schedule(self.schedule, self.noise_levels, self.zero_snr, self.schedule_options)
 
 
-PROBABILITY_FLOW = SamplerDefaults("unipc", 10, "logistic")
+# At levels below this floor, which training visits now and then, further steps do harm (docs/measured.md).
+PROBABILITY_FLOW = SamplerDefaults("unipc", 10, "logistic", {"floor": 0.05})
 
 # What each prediction is trained with unless a preset or the user says otherwise: what its own paper does.
 PROCESSES: dict[str, Process] = {
