@@ -180,7 +180,7 @@ def test_few_images_are_augmented_and_the_samples_are_guided_all_the_same(snowme
     answer = snowmelt("train", shoes, "--out", run, "--steps", 2, "--holdout", 0.2, "--batch", 4)
     assert answer.code == 0, answer
     told = " ".join(answer.out.split())
-    assert "Against learning 20 images by heart" in told
+    assert "Against learning 20 images by heart in 2 steps" in told
     assert "with probability 0.15 each" in told
     assert "Mirroring is off: too few different images (20)" in told
     assert (config_of(run)["augment"], config_of(run)["network"]["augment_dim"]) == (0.15, 9)

@@ -15,6 +15,7 @@ from snowmelt.data.mirror import Handedness
 from snowmelt.data.pipeline import load_data
 from snowmelt.process.schedule import Schedule
 from snowmelt.training import augment, resolve
+from snowmelt.training.budget import Budget
 from snowmelt.training.config import ADDED, DataConfig, load_config, save_config
 from snowmelt.training.recipe import PROCESSES, preset_for, recipes
 from snowmelt.training.resolve import Wishes, check_wishes, describe, proposed, resolve_budget, resolve_process
@@ -45,6 +46,7 @@ def test_a_long_run_on_a_cpu_is_given_a_larger_network():
 
 def test_the_minutes_of_a_run_are_those_that_choose_its_preset(setup, monkeypatch):
     monkeypatch.setattr(resolve, "FEW_IMAGES", 3)
+    monkeypatch.setattr(resolve, "SEEN_OFTEN", 10**9)
     data, about = setup().data, setup().config.data
     made = replace(
         data,
@@ -106,6 +108,28 @@ def test_few_images_get_dropout_and_augmentation(setup, monkeypatch):
     assert both(augment=0.3) == (0, 0.3)
 
 
+def test_how_many_images_are_few_depends_on_how_often_they_are_seen():
+    def few(pixels=32, device=CPU, batch=None, **budget):
+        return resolve.few_below(Budget(**budget), pixels, device, batch)
+
+    assert [few(minutes=minutes) for minutes in (2, 10, 60)] == [1_000, 1_800, 10_800]
+    assert [few(pixels, minutes=60) for pixels in (8, 16, 64)] == [32_400, 32_400, 2_700]
+    assert few(minutes=60, device=torch.device("cuda")) == 1_000
+    assert few(images=400_000, device=torch.device("cuda")) == few(images=400_000) == 2_000
+    assert (few(steps=50_000), few(steps=50_000, batch=64)) == (8_000, 16_000)
+
+
+def test_images_that_are_seen_often_are_few(setup, monkeypatch):
+    monkeypatch.setattr(resolve, "FEW_IMAGES", 3)
+    count = setup().data.report.readable
+
+    def augmented(times, preset="auto"):
+        return setup(preset=preset, steps=None, images=times * count).config.augment
+
+    assert (augmented(200), augmented(216)) == (0, resolve.AUGMENT_OF_FEW)
+    assert augmented(216, "tiny") == 0  # a recipe that was asked for is kept
+
+
 def test_the_published_augmentation_is_told_to_the_published_network(setup):
     config = setup(preset="edm-cifar10").config
     assert (config.augment, config.flip, config.network["augment_dim"]) == (0.12, True, 9)
@@ -142,13 +166,16 @@ def test_images_decide_whether_they_are_mirrored_unless_the_user_or_the_preset_d
     assert decided(plain, preset="iddpm-cifar10") == (False, [])
 
 
-def test_digits_are_not_mirrored_and_not_augmented():
+def test_digits_are_not_mirrored_and_in_two_minutes_not_augmented():
     digits = load_data("digits")
     about = DataConfig("digits", (8, 8), 1, "auto", "crop", False, 0.05, False, None, None, digits.fingerprint)
-    config, reasons = resolve.resolve(Wishes(), "digits", digits, about, CPU, 1)
+    config, reasons = resolve.resolve(Wishes(minutes=2), "digits", digits, about, CPU, 1)
     assert (config.flip, config.augment, config.network["dropout"], config.network["augment_dim"]) == (False, 0, 0, 0)
     assert len(reasons) == 1
     assert "Mirroring is off: mirrored images are told apart with 9" in reasons[0]
+    config, reasons = resolve.resolve(Wishes(minutes=10), "digits", digits, about, CPU, 1)
+    assert (config.flip, config.augment, config.network["dropout"]) == (False, 0.15, 0.13)
+    assert "Against learning 1,708 images by heart in 10 minutes: dropout 0.13 (--dropout)" in reasons[0]
 
 
 def test_what_is_proposed_is_what_training_chooses(setup):
@@ -156,7 +183,7 @@ def test_what_is_proposed_is_what_training_chooses(setup):
     made = proposed(target, 20, None, CPU)
     assert (made["dropout"]["value"], made["augment"]["value"]) == (resolve.DROPOUT_OF_FEW, resolve.AUGMENT_OF_FEW)
     assert made["flip"]["value"] == "by data"
-    assert proposed(target, 2000, None, CPU)["augment"]["value"] == 0
+    assert proposed(target, 6000, None, CPU)["augment"]["value"] == 0
     assert proposed(Target("uint8", 3, 32, 32, "crop"), 20, None, torch.device("cuda"))["preset"]["value"] == "fast"
     told = proposed(target, 2000, None, CPU, Handedness(0.9, 0.01, 2000))["flip"]
     assert told["value"] is False
@@ -176,6 +203,7 @@ def test_what_is_held_out_and_withheld_is_proposed_too():
 def test_images_are_few_by_what_is_there_not_by_what_is_left_to_train_on(setup, monkeypatch):
     data = setup().data
     monkeypatch.setattr(resolve, "FEW_IMAGES", data.report.readable)
+    monkeypatch.setattr(resolve, "SEEN_OFTEN", 10**9)
     assert len(data.training.images) < data.report.readable
     made = proposed(data.report.target, data.report.readable, None, CPU)
     config = setup(preset="auto").config

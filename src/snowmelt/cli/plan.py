@@ -59,7 +59,7 @@ def plan(
     cond_image
         A folder with an image of the same name for each, from which it is to be made.
     augment
-        Probability of each transformation. Default: 0.15 under 1,000 images, else 0.
+        Probability of each transformation. Default: 0.15 where images are few, else 0.
     batch
         Images a step. Default: the preset's.
     precision

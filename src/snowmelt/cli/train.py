@@ -98,7 +98,7 @@ def train(
         Mirror half of the images while training. Default: the preset's, or where mirrored images cannot be told apart.
     augment
         Turn, scale and move images with this probability each, and tell the network, so that samples show none of it.
-        Default: the preset's, or 0.15 under 1,000 images.
+        Default: the preset's, or 0.15 where images are few (docs/data.md).
     holdout
         The part of the images kept from training to judge by; an official test set is used instead.
     allow_unreadable

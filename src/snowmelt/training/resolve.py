@@ -28,7 +28,7 @@ from snowmelt.training.ema import parse_profile
 from snowmelt.training.initial import Initial, refuse_settled
 from snowmelt.training.objective import distances
 from snowmelt.training.optimizer import OPTIMIZERS
-from snowmelt.training.recipe import PROBABILITY_FLOW, PROCESSES, Process, Recipe, preset_for, recipes
+from snowmelt.training.recipe import PROBABILITY_FLOW, PROCESSES, Process, Recipe, pace, preset_for, recipes
 from snowmelt.training.weight import parse_weight
 
 DEFAULT_NOISE_LEVELS = 1000
@@ -36,9 +36,10 @@ CONTINUOUS = "continuous"
 DEFAULT_MINUTES = {"cpu": 10.0, "cuda": 60.0, "mps": 30.0}
 LABEL_DROPOUT = 0.1  # enough for guidance
 MOST_BATCH = 1_000_000
-# Below this a network learns its images by heart within minutes. Dropout and augmentation delay it (Karras et al.
-# 2022: the dropout of CIFAR-10, the augmentation of their smaller sets), and so does a network of fewer weights.
+# Below this, or seen that often, images are learned by heart (docs/measured.md). Dropout and augmentation delay it
+# (Karras et al. 2022: the dropout of CIFAR-10, the augmentation of their smaller sets), and so do fewer weights.
 FEW_IMAGES = 1_000
+SEEN_OFTEN = 200
 DROPOUT_OF_FEW = 0.13
 AUGMENT_OF_FEW = 0.15
 
@@ -120,10 +121,10 @@ def resolve(
     Contradictions are errors that name the flag.
     """
     height, width = data.training.images.shape[2:]
-    few = wishes.preset == "auto" and data.report.readable < FEW_IMAGES
-    preset = wishes.preset
+    pixels, given, few, preset = max(height, width), resolve_budget(wishes, device), False, wishes.preset
     if preset == "auto":
-        preset = preset_for(max(height, width), device.type != "cpu", few, resolve_budget(wishes, device).minutes)
+        few = data.report.readable < few_below(given, pixels, device, wishes.batch)
+        preset = preset_for(pixels, device.type != "cpu", few, given.minutes)
     recipe = recipes.get(preset) if initial is None else initial.recipe(recipes.get(preset))
     process, batch, emas, precision, budget = _decide(wishes, recipe, device, world)
     reasons = []
@@ -131,8 +132,8 @@ def resolve(
     if few and initial is None:
         dropout, augmented = DROPOUT_OF_FEW, AUGMENT_OF_FEW
         reasons.append(
-            f"Against learning {counted(len(data.training.images), 'image')} by heart: dropout {dropout:g} (--dropout) "
-            f"and augmentation {augmented:g} (--augment)"
+            f"Against learning {counted(len(data.training.images), 'image')} by heart in {budget}: "
+            f"dropout {dropout:g} (--dropout) and augmentation {augmented:g} (--augment)"
         )
     dropout = dropout if wishes.dropout is None else wishes.dropout
     augmented = augmented if wishes.augment is None else wishes.augment
@@ -204,6 +205,18 @@ def _label_dropout(wishes: Wishes, told: bool) -> float:
     return LABEL_DROPOUT if wishes.label_dropout is None else wishes.label_dropout
 
 
+def few_below(budget: Budget, pixels: int, device: torch.device, batch: int | None = None) -> int:
+    """The number of images below which a run sees each so often that the network learns them by heart.
+
+    What a GPU sees in a minute is not known beforehand: minutes count on a CPU alone.
+    """
+    on_gpu = device.type != "cpu"
+    seen = budget.fixed_images(batch or recipes.get(preset_for(pixels, on_gpu)).batch)
+    if seen is None:
+        seen = 0 if on_gpu else round((budget.minutes or 0) * pace(pixels))
+    return max(FEW_IMAGES, seen // SEEN_OFTEN)
+
+
 def proposed(
     target: Target,
     count: int,
@@ -219,10 +232,12 @@ def proposed(
     asked       of "size" and "channels", what the user chose
     test        images of an official test split, 0 without one
     """
-    few = count < FEW_IMAGES
-    preset = preset_for(max(target.height, target.width), device.type != "cpu", few)
+    pixels, budget = max(target.height, target.width), resolve_budget(Wishes(), device)
+    many = few_below(budget, pixels, device)
+    few = count < many
+    preset = preset_for(pixels, device.type != "cpu", few)
     recipe = recipes.get(preset)
-    some = f"none from {FEW_IMAGES:,} images on, as fewer are soon known by heart; here {count:,}"
+    some = f"none from {many:,} images on, as fewer are known by heart within {budget}; here {count:,}"
     flip: dict[str, Any] = {
         "value": "by data",
         "why": "on where mirrored images cannot be told apart; --flip forces it",
