@@ -88,12 +88,13 @@ def check_wishes(wishes: Wishes, device: torch.device, world: int) -> None:
         refuse_settled(wishes)
     preset = preset_for(1, device.type != "cpu") if wishes.preset == "auto" else wishes.preset
     _decide(wishes, recipes.get(preset), device, world)
+    resolve_budget(wishes, device)
 
 
 def _decide(
     wishes: Wishes, recipe: Recipe, device: torch.device, world: int
-) -> tuple[Process, int, tuple[str, ...], str, Budget]:
-    """(process, batch, averages, precision, budget): what does not depend on the data."""
+) -> tuple[Process, int, tuple[str, ...], str]:
+    """(process, batch, averages, precision): what does not depend on the data."""
     process = resolve_process(wishes, recipe)
     distances.entry(wishes.loss)
     batch = recipe.batch if wishes.batch is None else wishes.batch
@@ -101,7 +102,7 @@ def _decide(
     emas = recipe.emas if wishes.ema is None else (wishes.ema, recipe.emas[1])
     for text in emas:
         parse_profile(text, batch)
-    return process, batch, emas, choose_precision(wishes.precision, device), resolve_budget(wishes, device)
+    return process, batch, emas, choose_precision(wishes.precision, device)
 
 
 def resolve(
@@ -120,13 +121,13 @@ def resolve(
 
     Contradictions are errors that name the flag.
     """
-    height, width = data.training.images.shape[2:]
-    pixels, given, few, preset = max(height, width), resolve_budget(wishes, device), False, wishes.preset
+    budget, preset, few = resolve_budget(wishes, device), wishes.preset, False
     if preset == "auto":
-        few = data.report.readable < few_below(given, pixels, device, wishes.batch)
-        preset = preset_for(pixels, device.type != "cpu", few, given.minutes)
+        pixels = max(data.training.images.shape[2:])
+        few = data.report.readable < few_below(budget, pixels, device, wishes.batch)
+        preset = preset_for(pixels, device.type != "cpu", few, budget.minutes)
     recipe = recipes.get(preset) if initial is None else initial.recipe(recipes.get(preset))
-    process, batch, emas, precision, budget = _decide(wishes, recipe, device, world)
+    process, batch, emas, precision = _decide(wishes, recipe, device, world)
     reasons = []
     dropout, augmented = recipe.dropout, recipe.augment
     if few and initial is None:
@@ -213,7 +214,8 @@ def few_below(budget: Budget, pixels: int, device: torch.device, batch: int | No
     on_gpu = device.type != "cpu"
     seen = budget.fixed_images(batch or recipes.get(preset_for(pixels, on_gpu)).batch)
     if seen is None:
-        seen = 0 if on_gpu else round((budget.minutes or 0) * pace(pixels))
+        assert budget.minutes is not None
+        seen = 0 if on_gpu else round(budget.minutes * pace(pixels))
     return max(FEW_IMAGES, seen // SEEN_OFTEN)
 
 
