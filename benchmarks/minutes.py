@@ -7,8 +7,8 @@
 Fashion-MNIST beside other libraries is benchmarks.time_to_quality's. Here the judge is the evaluation's own: features
 fitted to the real images at hand, the training images beside the samples, held-out ones as the floor, and how many
 samples look like copies. With `--threads 1` two data sets can be trained at once on two cores. A row a (data, options,
-minutes, seed, evaluation) in benchmarks/results/minutes.jsonl; what the file has is not run again, and a training that
-was cut off goes on. Runs stay in benchmarks/cache/minutes.
+minutes, seed, threads, commit of the source, evaluation) in benchmarks/results/minutes.jsonl; what the file has is not
+run again, and a training that was cut off goes on. Runs stay in benchmarks/cache/minutes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import re
 import shlex
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from benchmarks.time_to_quality.run import source
 from snowmelt.training.checkpoint import load_latest
 from snowmelt.training.config import load_config
 from snowmelt.training.run import was_stopped
@@ -31,7 +33,8 @@ ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "benchmarks" / "cache" / "minutes"
 OUT = ROOT / "benchmarks" / "results" / "minutes.jsonl"
 EVALS = ("", "--steps 4 --guidance 1")
-KEY = ("data", "train", "minutes", "seed", "threads", "eval", "n")
+TRAINED = ("data", "train", "minutes", "seed", "threads", "source")  # what a run depends on
+KEY = (*TRAINED, "eval", "n")
 
 
 def snowmelt(words: str, threads: int) -> str:
@@ -44,7 +47,8 @@ def snowmelt(words: str, threads: int) -> str:
 def trained(key: dict[str, Any]) -> Path:
     """The run, trained to its end."""
     plain = re.sub(r"[^\w.]+", "-", f"{Path(key['data']).name} {key['train']}").strip("-")
-    run = CACHE / f"{plain}-{key['minutes']:g}min-seed{key['seed']}-threads{key['threads']}"
+    wholly = sha256(json.dumps([key[name] for name in TRAINED]).encode()).hexdigest()[:8]
+    run = CACHE / f"{plain}-{key['minutes']:g}min-seed{key['seed']}-{wholly}"
     if not (run / "config.yaml").exists():
         options = f"--minutes {key['minutes']:g} --seed {key['seed']} --out {shlex.quote(str(run))} {key['train']}"
         snowmelt(f"train {shlex.quote(key['data'])} {options}", key["threads"])
@@ -95,7 +99,7 @@ def main() -> None:
         for minutes in map(float, options.minutes.split(",")):
             for seed in map(int, options.seeds.split(",")):
                 for each in EVALS:
-                    values = data, options.train, minutes, seed, options.threads, each, options.n
+                    values = data, options.train, minutes, seed, options.threads, source(), each, options.n
                     key = dict(zip(KEY, values, strict=True))
                     done = [row for row in rows if all(row[name] == key[name] for name in KEY)]
                     if not done:

@@ -189,7 +189,9 @@ def run(task: Task) -> dict[str, Any]:
     loop.Batches = Tricked
     try:
         with tempfile.TemporaryDirectory() as folder:
-            name = f"{variant.name.replace(' ', '-')}-{task.images}-seed{task.seed}"
+            name = f"{Path(task.data).name}-{task.preset}-{variant.name}-{task.images}-seed{task.seed}".replace(
+                " ", "-"
+            )
             place = Path(folder) / "run" if task.keep is None else task.keep / name
             wishes = {"log_every": 200, "checkpoint_minutes": 1e6, "preset": task.preset, **variant.wishes}
             if task.size is not None:
@@ -264,7 +266,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--keep", type=Path, help="a folder that the trained runs stay in, for sampling_search")
+    parser.add_argument("--keep", type=Path, help="a folder that runs trained now stay in, for sampling_search")
     parser.add_argument("--stop-after", type=float, default=float("inf"), help="seconds after which none is begun")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "recipe_search.jsonl")
     options = parser.parse_args()

@@ -9,7 +9,14 @@ from snowmelt.data.sources import SOURCES
 from snowmelt.interop.foreign import Told
 from snowmelt.interop.formats import formats
 from snowmelt.training.initial import LR
-from snowmelt.training.resolve import AUGMENT_OF_FEW, DROPOUT_OF_FEW, FEW_IMAGES, LABEL_DROPOUT
+from snowmelt.training.resolve import (
+    AUGMENT_OF_FEW,
+    DROPOUT_OF_FEW,
+    FEW_IMAGES,
+    LABEL_DROPOUT,
+    MANY_IMAGES,
+    SEEN_OFTEN,
+)
 
 DOCS = Path(__file__).parent.parent / "docs"
 DATA = (DOCS / "data.md").read_text(encoding="utf-8")
@@ -21,8 +28,9 @@ def test_the_page_on_images_names_every_source_and_default():
     for name in (*builtin, *EXTENSIONS):
         assert name in DATA, name
     for row in (
-        f"| dropout | {DROPOUT_OF_FEW} under {FEW_IMAGES:,} images, else none |",
-        f"| augment | {AUGMENT_OF_FEW} under {FEW_IMAGES:,} images, else none |",
+        f"| dropout | {DROPOUT_OF_FEW} where images are few, else none |",
+        f"| augment | {AUGMENT_OF_FEW} where images are few, else none |",
+        f"few under {FEW_IMAGES:,}, and up to {MANY_IMAGES:,} where a run sees each more than {SEEN_OFTEN} times",
         f"| label_dropout | {LABEL_DROPOUT} where",
         f"above {TOLD_APART:.0%} (by a standard error), or with fewer than {FEWEST} different images",
     ):

@@ -135,11 +135,11 @@ def test_logistic_ends_at_less_noise_the_more_steps_there_are(steps, last):
 
 @pytest.mark.parametrize(("steps", "last"), [(4, 0.2), (10, 1 / 17), (12, 0.05), (1000, 0.05)])
 def test_logistic_stops_at_its_floor(steps, last):
-    assert sigmas(steps, floor=0.05)[-1] == pytest.approx(last)
+    assert sigmas(steps, sigma_floor=0.05)[-1] == pytest.approx(last)
 
 
 def test_logistic_goes_below_its_floor_where_that_is_asked_for():
-    assert sigmas(50, floor=0.05, sigma_min=0.01)[-1] == pytest.approx(0.01)
+    assert sigmas(50, sigma_floor=0.05, sigma_min=0.01)[-1] == pytest.approx(0.01)
 
 
 def test_logistic_still_falls_where_little_noise_is_added():

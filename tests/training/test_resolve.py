@@ -14,6 +14,7 @@ from snowmelt.data.items import Target
 from snowmelt.data.mirror import Handedness
 from snowmelt.data.pipeline import load_data
 from snowmelt.process.schedule import Schedule
+from snowmelt.sampling.grid import make_grid
 from snowmelt.training import augment, resolve
 from snowmelt.training.budget import Budget
 from snowmelt.training.config import ADDED, DataConfig, load_config, save_config
@@ -70,6 +71,20 @@ def test_what_is_left_open_is_the_presets():
     assert process("ddpm-cifar10", predict="eps", schedule="linear") == recipes.get("ddpm-cifar10").process
 
 
+def test_samples_of_our_own_presets_take_fifteen_evaluations(setup):
+    sampler = setup(preset="tiny").config.process.sampler
+    assert (sampler.name, sampler.steps, sampler.grid, sampler.options) == (
+        "unipc",
+        10,
+        "logistic",
+        {"sigma_floor": 0.05},
+    )
+    assert (sampler.guidance, sampler.guided_above, sampler.guided_to) == (2.0, 0.1, 5.0)
+    levels = make_grid("logistic", Schedule("edm"), 10, **sampler.options)[:-1]
+    ratio = (-levels / 2).exp()
+    assert 10 + int(((ratio > 0.1) & (ratio <= 5.0)).sum()) == 15
+
+
 def test_another_prediction_brings_what_its_paper_trains_with():
     for name, wanted in PROCESSES.items():
         assert process("edm-cifar10" if name != "edm" else "ddpm-cifar10", predict=name) == wanted
@@ -112,11 +127,13 @@ def test_how_many_images_are_few_depends_on_how_often_they_are_seen():
     def few(pixels=32, device=CPU, batch=None, **budget):
         return resolve.few_below(Budget(**budget), pixels, device, batch)
 
-    assert [few(minutes=minutes) for minutes in (2, 10, 60)] == [1_000, 1_800, 10_800]
-    assert [few(pixels, minutes=60) for pixels in (8, 16, 64)] == [32_400, 32_400, 2_700]
-    assert few(minutes=60, device=torch.device("cuda")) == 1_000
+    assert [few(minutes=minutes) for minutes in (2, 10, 30, 6_000)] == [1_000, 1_800, 5_400, 10_000]
+    assert [few(pixels, minutes=10) for pixels in (8, 16, 64)] == [3_960, 3_960, 1_000]
+    assert few(minutes=6_000, device=torch.device("cuda")) == 1_000
     assert few(images=400_000, device=torch.device("cuda")) == few(images=400_000) == 2_000
-    assert (few(steps=50_000), few(steps=50_000, batch=64)) == (8_000, 16_000)
+    # Counted in the batches of the preset that few images are given.
+    assert few(steps=30_000) == few(steps=30_000, device=torch.device("cuda")) == 4_800
+    assert few(steps=30_000, batch=64) == 9_600
 
 
 def test_images_that_are_seen_often_are_few(setup, monkeypatch):
@@ -176,6 +193,10 @@ def test_digits_are_not_mirrored_and_in_two_minutes_not_augmented():
     config, reasons = resolve.resolve(Wishes(minutes=10), "digits", digits, about, CPU, 1)
     assert (config.flip, config.augment, config.network["dropout"]) == (False, 0.15, 0.13)
     assert "Against learning 1,708 images by heart in 10 minutes: dropout 0.13 (--dropout)" in reasons[0]
+    made = proposed(digits.report.target, digits.report.readable, None, CPU)
+    assert (made["augment"]["value"], made["dropout"]["value"]) == (0.15, 0.13)
+    _, reasons = resolve.resolve(Wishes(minutes=10, augment=0.0), "digits", digits, about, CPU, 1)
+    assert "and augmentation 0 (--augment)" in reasons[0]
 
 
 def test_what_is_proposed_is_what_training_chooses(setup):

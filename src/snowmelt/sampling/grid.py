@@ -117,7 +117,7 @@ def log_snr(schedule: Schedule, steps: int, sigma_min: float | None = None, sigm
         "center": "sigma/alpha around which steps are the smallest parts of the curve (2)",
         "slope": "of the curve; towards 0: equal steps of log-SNR, 1: of a shifted flow's time (0.6)",
         "sigma_min": "last sigma/alpha before clean (1/(2 N - 3), or the schedule's smallest)",
-        "floor": "what sigma_min does not fall below by itself, however many steps there are (0)",
+        "sigma_floor": "what sigma_min does not fall below by itself, however many steps there are (0)",
         "sigma_max": _RANGE["sigma_max"],
     },
 )
@@ -128,18 +128,19 @@ def logistic(
     slope: float = 0.6,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
-    floor: float = 0.0,
+    sigma_floor: float = 0.0,
 ) -> Tensor:
     """r^slope/(center^slope + r^slope) falls in equal steps, r = sigma/alpha.
 
     The last evaluation is at a noise that shrinks with the number of steps: of a few, none is to be spent where there
-    is hardly any noise left to remove. `center` is four standard deviations of the data.
+    is hardly any noise left to remove. `center` is four standard deviations of the data. `sigma_floor` is for a model
+    that has hardly seen the lowest levels.
     """
     if not (center > 0 and slope > 0):
         raise SnowmeltError(f"Grid 'logistic': center and slope must be positive, got {center} and {slope}.")
     low, high = _ends(schedule, sigma_min, sigma_max)
     if sigma_min is None:
-        low = max(low, min(max(1 / max(1, 2 * steps - 3), floor), high / 2))
+        low = max(low, min(max(1 / max(1, 2 * steps - 3), sigma_floor), high / 2))
     first, last = (1 / (1 + (center / r) ** slope) for r in (high, low))
     t = torch.linspace(first, last, steps, dtype=torch.float64)
     return -2 * (math.log(center) + (t / (1 - t)).log() / slope)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.asked import Asked
-from snowmelt.model.bundle import Model, SamplerDefaults
+from snowmelt.model.bundle import Model
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Clip, Clipped, Interval
 from snowmelt.process.schedule import Schedule
@@ -37,7 +37,7 @@ class SamplePlan:
     away      from what it leads: class (from no class), own (from the model's own guide), guide (from another model);
               None where there is no guidance
     interval  the noise levels at which it acts
-    options   of sampler and grid, as they were asked for
+    options   of sampler and grid: those asked for, and the model's own
     """
 
     model: Model
@@ -121,14 +121,16 @@ def plan_sampling(
     if isinstance(sampler, Tableau):
         if steps is not None or grid is not None or options:
             raise SnowmeltError("A sampler given as a table has its steps, grid and options in it already.")
-        tableau = sampler
+        tableau, chosen = sampler, {}
     else:
         grid = grid or default.grid
         same = sampler is None or sampler == default.name
         name = sampler or default.name
         if steps is None:
             steps = default.steps if same else _usual_steps(default.steps, model.denoiser.schedule)
-        kept = _kept_options(default, same, grid)
+        # On another grid than the model's own, options of that grid would mean nothing.
+        left = grids.entry(default.grid).options if default.grid and grid != default.grid else ()
+        kept = {key: value for key, value in default.options.items() if same and key not in left}
         chosen = {**kept, **(options or {})}
         tableau = make_tableau(name, model.denoiser.schedule, steps, grid, chosen, strength)
     if brownian:
@@ -138,14 +140,7 @@ def plan_sampling(
         interval = Interval(default.guided_above, default.guided_to or math.inf) if own else EVERYWHERE
     denoiser, weight, away = _guided(model, guidance, interval, guide)
     clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
-    return SamplePlan(model, tableau, grid, clipped, brownian, weight, away, interval, options or {})
-
-
-def _kept_options(default: SamplerDefaults, same_sampler: bool, grid: str | None) -> dict[str, Any]:
-    """The model's own options, those of the sampler where that is its own, and those of the grid where that is."""
-    of_grid = grids.entry(default.grid).options if default.grid else {}
-    kept = {key: grid == default.grid if key in of_grid else same_sampler for key in default.options}
-    return {key: value for key, value in default.options.items() if kept[key]}
+    return SamplePlan(model, tableau, grid, clipped, brownian, weight, away, interval, chosen)
 
 
 def _usual_steps(own: int, schedule: Schedule) -> int:

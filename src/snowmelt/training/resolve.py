@@ -40,6 +40,7 @@ MOST_BATCH = 1_000_000
 # (Karras et al. 2022: the dropout of CIFAR-10, the augmentation of their smaller sets), and so do fewer weights.
 FEW_IMAGES = 1_000
 SEEN_OFTEN = 200
+MANY_IMAGES = 10_000  # are not few however often they are seen: what that does has been measured of fewer alone
 DROPOUT_OF_FEW = 0.13
 AUGMENT_OF_FEW = 0.15
 
@@ -129,15 +130,15 @@ def resolve(
     recipe = recipes.get(preset) if initial is None else initial.recipe(recipes.get(preset))
     process, batch, emas, precision = _decide(wishes, recipe, device, world)
     reasons = []
-    dropout, augmented = recipe.dropout, recipe.augment
-    if few and initial is None:
-        dropout, augmented = DROPOUT_OF_FEW, AUGMENT_OF_FEW
+    few = few and initial is None
+    dropout, augmented = (DROPOUT_OF_FEW, AUGMENT_OF_FEW) if few else (recipe.dropout, recipe.augment)
+    dropout = dropout if wishes.dropout is None else wishes.dropout
+    augmented = augmented if wishes.augment is None else wishes.augment
+    if few:
         reasons.append(
             f"Against learning {counted(len(data.training.images), 'image')} by heart in {budget}: "
             f"dropout {dropout:g} (--dropout) and augmentation {augmented:g} (--augment)"
         )
-    dropout = dropout if wishes.dropout is None else wishes.dropout
-    augmented = augmented if wishes.augment is None else wishes.augment
     network = _network(recipe, process, data, augmented) if initial is None else initial.network
     if dropout is not None:
         network = replace(network, dropout=dropout)
@@ -212,11 +213,11 @@ def few_below(budget: Budget, pixels: int, device: torch.device, batch: int | No
     What a GPU sees in a minute is not known beforehand: minutes count on a CPU alone.
     """
     on_gpu = device.type != "cpu"
-    seen = budget.fixed_images(batch or recipes.get(preset_for(pixels, on_gpu)).batch)
+    seen = budget.fixed_images(batch or recipes.get(preset_for(pixels, on_gpu, few=True)).batch)
     if seen is None:
         assert budget.minutes is not None
         seen = 0 if on_gpu else round(budget.minutes * pace(pixels))
-    return max(FEW_IMAGES, seen // SEEN_OFTEN)
+    return max(FEW_IMAGES, min(MANY_IMAGES, seen // SEEN_OFTEN))
 
 
 def proposed(
