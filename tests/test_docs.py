@@ -14,8 +14,8 @@ from snowmelt.training.resolve import (
     DROPOUT_OF_FEW,
     FEW_IMAGES,
     LABEL_DROPOUT,
-    MANY_IMAGES,
     SEEN_OFTEN,
+    WEIGHTS,
 )
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -30,7 +30,8 @@ def test_the_page_on_images_names_every_source_and_default():
     for row in (
         f"| dropout | {DROPOUT_OF_FEW} where images are few, else none |",
         f"| augment | {AUGMENT_OF_FEW} where images are few, else none |",
-        f"few under {FEW_IMAGES:,}, and up to {MANY_IMAGES:,} where a run sees each more than {SEEN_OFTEN} times",
+        f"few under {FEW_IMAGES:,}; and where all their pixels are fewer than {WEIGHTS:,} numbers",
+        f"and a run sees each more than {SEEN_OFTEN} times",
         f"| label_dropout | {LABEL_DROPOUT} where",
         f"above {TOLD_APART:.0%} (by a standard error), or with fewer than {FEWEST} different images",
     ):

@@ -123,17 +123,13 @@ def test_few_images_get_dropout_and_augmentation(setup, monkeypatch):
     assert both(augment=0.3) == (0, 0.3)
 
 
-def test_how_many_images_are_few_depends_on_how_often_they_are_seen():
-    def few(pixels=32, device=CPU, batch=None, **budget):
-        return resolve.few_below(Budget(**budget), pixels, device, batch)
+def test_how_many_images_are_few_depends_on_how_often_they_are_seen_and_how_large_they_are():
+    def few(numbers=64, batch=64, **budget):
+        return resolve.few_below(Budget(**budget), numbers, batch)
 
-    assert [few(minutes=minutes) for minutes in (2, 10, 30, 6_000)] == [1_000, 1_800, 5_400, 10_000]
-    assert [few(pixels, minutes=10) for pixels in (8, 16, 64)] == [3_960, 3_960, 1_000]
-    assert few(minutes=6_000, device=torch.device("cuda")) == 1_000
-    assert few(images=400_000, device=torch.device("cuda")) == few(images=400_000) == 2_000
-    # Counted in the batches of the preset that few images are given.
-    assert few(steps=30_000) == few(steps=30_000, device=torch.device("cuda")) == 4_800
-    assert few(steps=30_000, batch=64) == 9_600
+    assert [few(minutes=minutes) for minutes in (2, 10, 6_000)] == [1_000, 4_000, 11_718]
+    assert (few(images=400_000), few(steps=10_000), few(steps=10_000, batch=128)) == (2_000, 3_200, 6_400)
+    assert [few(numbers, minutes=60) for numbers in (28 * 28, 3 * 32 * 32)] == [1_000, 1_000]
 
 
 def test_images_that_are_seen_often_are_few(setup, monkeypatch):

@@ -203,15 +203,10 @@ recipes.register("edm-cifar10", "Karras et al.'s DDPM++ for CIFAR-10", "Karras e
 PATIENT = 20.0
 
 
-def pace(pixels: int) -> float:
-    """Images of so many pixels a side that two CPU cores train on in a minute with `fast` and `tiny`, about."""
-    return 36_000 * min(2.2, (32 / pixels) ** 2)
-
-
 def preset_for(pixels: int, on_gpu: bool, few: bool = False, minutes: float | None = None) -> str:
     """The preset for images whose longer side has this many pixels.
 
-    few      there are so few images for the budget that a network half the size learns them by heart as well
+    few      there are so few images that a network half the size learns them by heart as well
     minutes  of training; None where the budget is another
     """
     if pixels <= 16:

@@ -28,7 +28,7 @@ from snowmelt.training.ema import parse_profile
 from snowmelt.training.initial import Initial, refuse_settled
 from snowmelt.training.objective import distances
 from snowmelt.training.optimizer import OPTIMIZERS
-from snowmelt.training.recipe import PROBABILITY_FLOW, PROCESSES, Process, Recipe, pace, preset_for, recipes
+from snowmelt.training.recipe import PROBABILITY_FLOW, PROCESSES, Process, Recipe, preset_for, recipes
 from snowmelt.training.weight import parse_weight
 
 DEFAULT_NOISE_LEVELS = 1000
@@ -36,11 +36,13 @@ CONTINUOUS = "continuous"
 DEFAULT_MINUTES = {"cpu": 10.0, "cuda": 60.0, "mps": 30.0}
 LABEL_DROPOUT = 0.1  # enough for guidance
 MOST_BATCH = 1_000_000
-# Below this, or seen that often, images are learned by heart (docs/measured.md). Dropout and augmentation delay it
-# (Karras et al. 2022: the dropout of CIFAR-10, the augmentation of their smaller sets), and so do fewer weights.
+# Below this images are learned by heart within minutes; and where they are fewer numbers than a network of ours has
+# weights, once each has been seen so often (docs/measured.md). Dropout and augmentation delay it (Karras et al. 2022:
+# the dropout of CIFAR-10, the augmentation of their smaller sets), and so do fewer weights.
 FEW_IMAGES = 1_000
 SEEN_OFTEN = 200
-MANY_IMAGES = 10_000  # are not few however often they are seen: what that does has been measured of fewer alone
+WEIGHTS = 750_000  # of `tiny` and `fast`
+PACE = 80_000  # images that two cores train `tiny` on in a minute, and others more
 DROPOUT_OF_FEW = 0.13
 AUGMENT_OF_FEW = 0.15
 
@@ -124,9 +126,11 @@ def resolve(
     """
     budget, preset, few = resolve_budget(wishes, device), wishes.preset, False
     if preset == "auto":
-        pixels = max(data.training.images.shape[2:])
-        few = data.report.readable < few_below(budget, pixels, device, wishes.batch)
-        preset = preset_for(pixels, device.type != "cpu", few, budget.minutes)
+        channels, height, width = data.training.images.shape[1:]
+        pixels, on_gpu = max(height, width), device.type != "cpu"
+        batch = wishes.batch or recipes.get(preset_for(pixels, on_gpu, few=True)).batch
+        few = data.report.readable < few_below(budget, channels * height * width, batch)
+        preset = preset_for(pixels, on_gpu, few, budget.minutes)
     recipe = recipes.get(preset) if initial is None else initial.recipe(recipes.get(preset))
     process, batch, emas, precision = _decide(wishes, recipe, device, world)
     reasons = []
@@ -207,17 +211,13 @@ def _label_dropout(wishes: Wishes, told: bool) -> float:
     return LABEL_DROPOUT if wishes.label_dropout is None else wishes.label_dropout
 
 
-def few_below(budget: Budget, pixels: int, device: torch.device, batch: int | None = None) -> int:
-    """The number of images below which a run sees each so often that the network learns them by heart.
-
-    What a GPU sees in a minute is not known beforehand: minutes count on a CPU alone.
-    """
-    on_gpu = device.type != "cpu"
-    seen = budget.fixed_images(batch or recipes.get(preset_for(pixels, on_gpu, few=True)).batch)
+def few_below(budget: Budget, numbers: int, batch: int) -> int:
+    """The number of images, of so many numbers each, below which such a run learns them by heart."""
+    seen = budget.fixed_images(batch)
     if seen is None:
         assert budget.minutes is not None
-        seen = 0 if on_gpu else round(budget.minutes * pace(pixels))
-    return max(FEW_IMAGES, min(MANY_IMAGES, seen // SEEN_OFTEN))
+        seen = round(budget.minutes * PACE)
+    return max(FEW_IMAGES, min(seen // SEEN_OFTEN, WEIGHTS // numbers))
 
 
 def proposed(
@@ -236,7 +236,7 @@ def proposed(
     test        images of an official test split, 0 without one
     """
     pixels, budget = max(target.height, target.width), resolve_budget(Wishes(), device)
-    many = few_below(budget, pixels, device)
+    many = few_below(budget, target.channels * target.height * target.width, batch=1)
     few = count < many
     preset = preset_for(pixels, device.type != "cpu", few)
     recipe = recipes.get(preset)
