@@ -14,6 +14,7 @@ run again, and a training that was cut off goes on. Runs stay in benchmarks/cach
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -95,18 +96,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     rows = [json.loads(each) for each in options.out.read_text().splitlines()] if options.out.exists() else []
-    for data in options.data:
-        for minutes in map(float, options.minutes.split(",")):
-            for seed in map(int, options.seeds.split(",")):
-                for each in EVALS:
-                    values = data, options.train, minutes, seed, options.threads, source(), each, options.n
-                    key = dict(zip(KEY, values, strict=True))
-                    done = [row for row in rows if all(row[name] == key[name] for name in KEY)]
-                    if not done:
-                        done = [row(key)]
-                        with options.out.open("a") as file:
-                            file.write(json.dumps(done[0]) + "\n")
-                    print(line(done[0]), flush=True)
+    minutes, seeds = map(float, options.minutes.split(",")), map(int, options.seeds.split(","))
+    for data, budget, seed, each in itertools.product(options.data, minutes, seeds, EVALS):
+        values = data, options.train, budget, seed, options.threads, source(), each, options.n
+        key = dict(zip(KEY, values, strict=True))
+        done = [row for row in rows if all(row[name] == key[name] for name in KEY)]
+        if not done:
+            done = [row(key)]
+            with options.out.open("a") as file:
+                file.write(json.dumps(done[0]) + "\n")
+        print(line(done[0]), flush=True)
 
 
 if __name__ == "__main__":

@@ -156,6 +156,12 @@ class Task:
     keep: Path | None
 
     @property
+    def name(self) -> str:
+        """Of its run's folder."""
+        data, variant = Path(self.data).name, self.variant.name.replace(" ", "-")
+        return f"{data}-{self.preset}-{variant}-{self.images}-seed{self.seed}"
+
+    @property
     def key(self) -> dict[str, Any]:
         """What tells its row from others."""
         values = self.variant.name, self.variant.changes, self.images, self.seed, Path(self.data).name, self.preset
@@ -189,10 +195,7 @@ def run(task: Task) -> dict[str, Any]:
     loop.Batches = Tricked
     try:
         with tempfile.TemporaryDirectory() as folder:
-            name = f"{Path(task.data).name}-{task.preset}-{variant.name}-{task.images}-seed{task.seed}".replace(
-                " ", "-"
-            )
-            place = Path(folder) / "run" if task.keep is None else task.keep / name
+            place = (task.keep or Path(folder)) / task.name
             wishes = {"log_every": 200, "checkpoint_minutes": 1e6, "preset": task.preset, **variant.wishes}
             if task.size is not None:
                 wishes["size"] = task.size

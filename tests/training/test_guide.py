@@ -11,7 +11,6 @@ from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.bundle import load_model
 from snowmelt.model.guidance import EVERYWHERE, AutoGuided, Interval
-from snowmelt.sampling.plan import AWAY
 from snowmelt.training.checkpoint import load_latest
 from snowmelt.training.learner import Learner
 
@@ -107,14 +106,14 @@ def test_a_budget_in_minutes_keeps_the_average_nearest_to_what_turned_out_due(mi
 
 def test_samples_are_led_away_from_it_by_the_formula_and_cost_twice(guided_run):
     model = api.load(guided_run)
-    assert model.sampler.guidance == AWAY
+    assert model.sampler.guidance == 2.0
     plan = api.plan_sampling(model, steps=4)
-    assert (plan.away, plan.guidance, plan.evaluations) == ("own", AWAY, 6)  # of levels 80, 6.4, 1.3, 0.2
+    assert (plan.away, plan.guidance, plan.evaluations) == ("own", 2.0, 6)  # of levels 80, 6.4, 1.3, 0.2
     assert api.plan_sampling(model, steps=4, interval=EVERYWHERE).evaluations == 8
     x, level = torch.randn(2, *model.images.shape), model.denoiser.schedule.at_log_snr(torch.zeros(2).double())
     D, weak = model.denoiser(x, level), model.guide(x, level)
     assert (D - weak).abs().max() > 1e-3
-    torch.testing.assert_close(plan.denoiser(x, level), weak + AWAY * (D - weak))
+    torch.testing.assert_close(plan.denoiser(x, level), weak + 2.0 * (D - weak))
 
 
 def test_asking_for_no_guidance_or_another_leaves_it_out(guided_run):
@@ -123,7 +122,7 @@ def test_asking_for_no_guidance_or_another_leaves_it_out(guided_run):
     assert (plain.away, plain.evaluations) == (None, 4)
     assert api.plan_sampling(model, steps=4, guidance=2).away == "class"
     other = api.plan_sampling(model, steps=4, guide=model)
-    assert (other.away, other.guidance) == ("guide", AWAY)
+    assert (other.away, other.guidance) == ("guide", 2.0)
     assert isinstance(other.denoiser.denoiser, AutoGuided)
 
 
@@ -165,7 +164,7 @@ def test_the_record_says_what_led(snowmelt, guided_run, tmp_path):
     assert answer.code == 0
     assert "2 images, 5 evaluations each" in answer.out
     row = json.loads((tmp_path / "out" / "samples.jsonl").read_text().splitlines()[0])
-    assert (row["guidance"], row["away_from"], row["evaluations"]) == (AWAY, "own", 5)
+    assert (row["guidance"], row["away_from"], row["evaluations"]) == (2.0, "own", 5)
     plain = api.sample(api.load(guided_run), 2, steps=3, guidance=1)
     assert not np.array_equal(plain, api.sample(api.load(guided_run), 2, steps=3))
 
