@@ -9,7 +9,8 @@ multipliers, two blocks a level and full attention at the same level, but linear
 convolution first and RMS norms. So parameters and FLOP an image stand beside its ratio. Snowmelt's network executes
 fewer operations than diffusers' for the same function (upsampling and the convolution after it are one, and so are the
 projections of attention): model FLOP/s count diffusers' for both. With --recompute activations are computed again for
-the backward pass instead of being kept; in quarters, the batch passes as four micro-batches whose gradients add up.
+the backward pass instead of being kept; in quarters or eighths, the batch passes as micro-batches whose gradients add
+up.
 
 Each network has a process of its own, as its users would run it, and they take turns, so whatever else the machine does
 strikes all alike: only the ratios within a round count. A training step is forward, squared error, backward and fused
@@ -46,7 +47,7 @@ CEILING = "ceiling"
 LOW = "bf16"
 TASKS = ("train", "forward")
 CEILING_REPEATS = 5
-QUARTERS = 4  # micro-batches of a batch
+PARTS = {1: "", 4: " in quarters", 8: " in eighths"}  # micro-batches of a batch
 WARM_UP = 2  # rounds that are not counted
 BLOCKS, ATTENTION = 2, 1  # residual blocks a level; the level with attention
 AGREE = 1e-5
@@ -63,15 +64,14 @@ class System:
     parts: int = 1
 
     def __str__(self) -> str:
-        quarters = " in quarters" * (self.parts == QUARTERS)
-        return self.library + f" {LOW}" * self.low + " --recompute" * self.recompute + quarters
+        return self.library + f" {LOW}" * self.low + " --recompute" * self.recompute + PARTS[self.parts]
 
 
 SYSTEMS = [
     System(library, low, recompute, parts)
     for low in ((False, True) if multiplies_bf16(torch.device("cpu")) else (False,))
     for library in (OURS, DIFFUSERS, DDPM)
-    for recompute, parts in (((False, 1), (True, 1), (True, QUARTERS)) if library == OURS else ((False, 1),))
+    for recompute, parts in (((False, 1), *((True, parts) for parts in PARTS)) if library == OURS else ((False, 1),))
 ]
 NAMES = {str(system): system for system in SYSTEMS}
 

@@ -28,6 +28,13 @@ def test_the_next_command_repeats_what_was_asked_for(snowmelt, minimal, shoes):
     assert answer.out.splitlines()[-1] == f"Next: snowmelt train {shoes} {flags} --minutes 10"
 
 
+def test_a_plan_for_longer_is_told_and_may_be_of_another_network(snowmelt):
+    answer = snowmelt("plan", "digits", "--steps", 1, "--minutes", 60, "--device", "cpu")
+    assert "by heart in 60 minutes" in answer.out
+    assert "in 60 minutes" in answer.out.splitlines()[-6], answer.out
+    assert answer.out.splitlines()[-1] == "Next: snowmelt train digits --device cpu --minutes 60"
+
+
 def test_a_plan_as_json_adds_up(snowmelt, minimal, shoes):
     seen = json.loads(snowmelt("plan", shoes, "--preset", minimal, "--steps", 4, "--json").out)
     assert seen["low"] <= seen["images_per_second"] <= seen["high"]
@@ -40,6 +47,7 @@ def test_a_plan_as_json_adds_up(snowmelt, minimal, shoes):
 
 def test_a_published_system_s_own_length_is_told():
     from snowmelt.cli.plan import lines
+    from snowmelt.training.budget import Budget
     from snowmelt.training.estimate import Estimate
 
     numbers = dict.fromkeys(("parameters", "peak_memory", "data_memory", "checkpoint", "disk"), 10**9)
@@ -47,7 +55,8 @@ def test_a_published_system_s_own_length_is_told():
         preset="x", gflop_per_image=1.0, batch=8, micro_batch=4, images=1000, images_per_second=1000.0, low=900.0,
         high=1100.0, published_images=102_400_000, data_place="kept", **numbers,
     )  # fmt: skip
-    text = "\n".join(lines(seen))
+    text = "\n".join(lines(seen, Budget(minutes=90)))
+    assert "in 90 minutes   5,400,000 images, 5,400 times each image" in text
     assert "102,400,000 images: 28.4 hours" in text
     assert "4 at a time to fit the memory" in text
     assert "1.0 GB" in text

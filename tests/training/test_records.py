@@ -12,6 +12,7 @@ from PIL import Image
 from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.training import preview, records
+from snowmelt.training.learner import Learner
 from snowmelt.training.metrics import read_metrics
 from snowmelt.training.progress import BoardWriter, Reporter, Standing, duration
 
@@ -76,6 +77,26 @@ def test_rows_tell_losses_by_quarter_speed_and_the_loss_on_held_out_images(finis
 def test_without_held_out_images_there_is_no_such_row(minimal, grey_file, tmp_path):
     run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=2, holdout=0.0)
     assert not any("held_out_loss" in row for row in read_metrics(run / "metrics.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        ((0.5, 0.4, 0.42, 0.44), "best after 16 of 32 images; since then their loss has risen by 10.0%"),
+        ((0.5, 0.4, 0.42, 0.403), None),
+        ((0.5, 0.4, 0.42, 0.39), None),
+    ],
+)
+def test_a_run_that_went_on_after_held_out_images_fared_best_says_so(
+    losses, told, minimal, grey_file, tmp_path, monkeypatch, capsys
+):
+    of_step = iter(losses)
+    monkeypatch.setattr(Learner, "loss_of_average", lambda self, batch: next(of_step))
+    api.train(
+        grey_file, out=tmp_path / "run", preset=minimal, batch=8, steps=4, checkpoint_minutes=0, reporter=Reporter()
+    )
+    out = " ".join(capsys.readouterr().out.split())
+    assert told in out if told else "fared best" not in out
 
 
 def test_old_checkpoints_are_discarded(finished_run):

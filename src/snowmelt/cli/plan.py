@@ -12,6 +12,7 @@ from snowmelt.base.files import readable_bytes
 from snowmelt.cli.values import Whole, parse_size, spoken
 
 if TYPE_CHECKING:
+    from snowmelt.training.budget import Budget
     from snowmelt.training.estimate import Estimate
 
 MEASURED = 20  # steps
@@ -33,6 +34,7 @@ def plan(
     batch: Whole | None = None,
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     device: str = "auto",
+    minutes: float | None = None,
     steps: Whole = MEASURED,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -66,6 +68,8 @@ def plan(
         auto (bf16 where the device multiplies in it), fp32, bf16 or fp16.
     device
         auto, cpu, cuda, cuda:1 or mps.
+    minutes
+        How long training is to take: longer ones take larger networks. Default: as `snowmelt train`.
     steps
         How many steps are measured.
     json_
@@ -79,10 +83,10 @@ def plan(
 
     if not 1 <= steps <= 10_000:
         raise SnowmeltError(f"--steps {steps} is out of range.", "Expected 1 to 10,000 steps to measure.")
-    found: list[Estimate] = []
+    found: list[tuple[Estimate, Budget]] = []
 
     def measure(trainer: Trainer) -> None:
-        found.append(estimate(trainer, steps))
+        found.append((estimate(trainer, steps), trainer.config.budget))
 
     reporter = Reporter(quiet=json_)
     api.train(
@@ -102,18 +106,21 @@ def plan(
         augment=augment,
         batch=batch,
         precision=precision,
+        minutes=minutes,
     )
+    [(seen, budget)] = found
     if json_:
-        print(json.dumps(found[0].to_json(), indent=2))
+        print(json.dumps(seen.to_json(), indent=2))
         return
-    print("\n".join(lines(found[0])))
-    print(f"Next: {spoken('train', plan, {**given, 'steps': MEASURED})} --minutes 10")
+    print("\n".join(lines(seen, budget)))
+    print(f"Next: {spoken('train', plan, {**given, 'minutes': f'{budget.minutes:g}', 'steps': MEASURED})}")
 
 
-def lines(seen: Estimate) -> list[str]:
-    """The estimate as lines for a person."""
+def lines(seen: Estimate, budget: Budget) -> list[str]:
+    """The estimate as lines for a person; the budget is one of minutes."""
     rate = f"{seen.images_per_second:,.1f} images/s (slowest steps {seen.low:,.1f}, fastest {seen.high:,.1f})"
     fits = "" if seen.micro_batch == seen.batch else f", {seen.micro_batch} at a time to fit the memory"
+    within = 60 * (budget.minutes or 0) * seen.images_per_second
     result = [
         f"preset          {seen.preset}: {seen.parameters:,} weights, {seen.gflop_per_image:,.2f} GFLOP an image",
         f"measured        {rate}",
@@ -121,7 +128,7 @@ def lines(seen: Estimate) -> list[str]:
         f"memory          {readable_bytes(seen.peak_memory)} at most",
         f"images          {readable_bytes(seen.data_memory)} decoded, {seen.data_place}",
         f"disk            {readable_bytes(seen.disk)} for a run; a checkpoint is {readable_bytes(seen.checkpoint)}",
-        f"in 10 minutes   {600 * seen.images_per_second:,.0f} images, {_epochs(seen, 600 * seen.images_per_second)}",
+        f"{f'in {budget}':15} {within:,.0f} images, {_epochs(seen, within)}",
     ]
     for count in COUNTS:
         result.append(f"{f'{count:,} images':15} {_duration(seen.hours(count))}, {_epochs(seen, count)}")

@@ -143,6 +143,9 @@ class Trainer:
                 self._save()
             if self.world.leads:
                 self.reporter.show(self._standing(clock), last=True)
+                fared = self.records.fared_best(position)
+                if fared is not None:
+                    self.reporter.note(fared)
                 if not self._is_finished(clock):
                     self.reporter.note(f"Not finished. Go on: snowmelt train --resume {quoted(self.run)}")
                 elif position.step == first_step:

@@ -18,12 +18,14 @@ from snowmelt.training.checkpoint import Position
 from snowmelt.training.config import TrainConfig, save_config
 from snowmelt.training.learner import Learner
 from snowmelt.training.live_anatomy import LiveAnatomy
-from snowmelt.training.metrics import MetricsFile
+from snowmelt.training.metrics import MetricsFile, read_metrics
 from snowmelt.training.preview import COUNT, draw_preview
 from snowmelt.training.progress import Reporter
 from snowmelt.training.run import CONFIG, LOG, METRICS, replace_folder
 
 HELD_OUT_IMAGES = 256
+# The loss on them is of the same noise each time: a rise of more than a hundredth is none of chance.
+WORSE = 1.01
 # The largest part of a run that goes into previews on the way.
 PREVIEW_SHARE = 0.03
 
@@ -109,6 +111,19 @@ class Records:
         self.seconds["anatomy"] = self.anatomy.seconds
         advice: list[str] = found["advice"]
         return advice
+
+    def fared_best(self, position: Position) -> str | None:
+        """Where held-out images fared best, if they have fared worse ever since: a shorter run would have done."""
+        rows = read_metrics(self._metrics.path)
+        losses = {row["step"]: row["held_out_loss"] for row in rows if "held_out_loss" in row}
+        best = min(losses, key=lambda step: losses[step], default=position.step)
+        if best == position.step or losses[position.step] < WORSE * losses[best]:
+            return None
+        risen = losses[position.step] / losses[best] - 1
+        return (
+            f"Held-out images fared best after {best * self.config.batch:,} of {position.images:,} images; since then "
+            f"their loss has risen by {risen:.1%}, as images are learned by heart. A shorter run would do as well."
+        )
 
     def row(self, row: dict[str, Any]) -> None:
         """Write a row of metrics.jsonl, and pass it on."""
