@@ -53,7 +53,7 @@ REFERENCES = 1024  # images that a stable target is a mean of
 CANDIDATES = 4  # noises of which the nearest to an image is taken
 TARGET_STREAM, CANDIDATE_STREAM = 100, 101
 MOST_SEEDS = 99
-KEY = ("name", "changes", "images", "seed", "data", "preset")  # of a row
+KEY = ("name", "changes", "images", "seed", "data", "preset", "size", "samples")  # of a row
 OWN = ("trick", "images", "seeds")  # keys that are no option of training
 
 
@@ -164,7 +164,8 @@ class Task:
     @property
     def key(self) -> dict[str, Any]:
         """What tells its row from others."""
-        values = self.variant.name, self.variant.changes, self.images, self.seed, Path(self.data).name, self.preset
+        variant, data = self.variant, Path(self.data).name
+        values = variant.name, variant.changes, self.images, self.seed, data, self.preset, self.size, self.samples
         return dict(zip(KEY, values, strict=True))
 
 
@@ -246,15 +247,21 @@ def tables(rows: list[dict[str, Any]]) -> str:
     """Mean over seeds, with each seed's distance."""
     lines = []
     good = [row for row in rows if "failed" not in row]
-    for which in dict.fromkeys((row["data"], row["name"], row["images"]) for row in good):
-        alike = [row for row in good if (row["data"], row["name"], row["images"]) == which]
+    for which in dict.fromkeys(map(_recipe, good)):
+        alike = [row for row in good if _recipe(row) == which]
         cells = []
         for kind in ("own guide", "no guide"):
             each = [row[kind]["fd"] for row in alike]
             cells.append(f"{sum(each) / len(each):6.3f} ({', '.join(f'{one:.3f}' for one in each)})")
-        data, name, images = which
-        lines.append(f"{data:14} {name:28} {images:>9,}  {'   '.join(cells)}   {alike[0]['parameters']:,}")
+        data, preset, name, images, *_ = which
+        lines.append(f"{data:14} {preset:6} {name:28} {images:>9,}  {'   '.join(cells)}   {alike[0]['parameters']:,}")
     return "\n".join(lines)
+
+
+def _recipe(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What rows that differ in their seed alone have in common."""
+    changes = {key: value for key, value in row["changes"].items() if key != "seeds"}
+    return row["data"], row["preset"], row["name"], row["images"], row["size"], row["samples"], json.dumps(changes)
 
 
 def main() -> None:

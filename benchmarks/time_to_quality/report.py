@@ -23,8 +23,13 @@ STEADY = 1.15  # the most that the machine's speed may change within a table, wi
 
 
 def drawing_seconds(row: dict) -> float:
-    """What its images took, without the start of the command where that is known."""
+    """What its images took, without imports and loading; in old rows of peers with them."""
     return row.get("draw_s", row["sample_s"])
+
+
+def taken(row: dict) -> int:
+    """Evaluations that its sampler took: guidance may leave a few of those that it might."""
+    return row.get("evaluations_taken", row["evaluations"])
 
 
 def read(path: Path) -> list[dict]:
@@ -196,9 +201,7 @@ def table(rows: list[dict]) -> str:
     lines = []
     for row in sorted(rows, key=lambda row: (row["minutes"], row["evaluations"], row["fd"])):
         training = 3 * row["forward_flop"] * row["images_per_s"] / 1e9
-        sampling = (
-            row.get("sampling_flop", row["forward_flop"]) * row["evaluations"] * row["n"] / drawing_seconds(row) / 1e9
-        )
+        sampling = row.get("sampling_flop", row["forward_flop"]) * taken(row) * row["n"] / drawing_seconds(row) / 1e9
         rates = [row[key] for key in MATMUL]
         lines.append((
             row["system"] + (f" `{row['options']}`" if row["options"] else ""),

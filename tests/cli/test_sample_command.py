@@ -42,7 +42,8 @@ def test_a_picture_a_sample_a_grid_and_a_line_about_each(draw, finished_run):
     assert rows(folder)[1] == {
         "file": "000001.png", "seed": 1, "class": "Sneaker", "sampler": "unipc", "steps": 2, "grid": "logistic",
         "options": {}, "clip": "none", "evaluations": 2,
-        "guidance": 1.0, "away_from": None, "weights": "ema", "precision": "fp32", "model": model.digest,
+        "guidance": 1.0, "away_from": None, "guide": None, "guided_between": None, "noise": "fresh",
+        "weights": "ema", "precision": "fp32", "model": model.digest,
     }  # fmt: skip
     picture = Image.open(folder / "000001.png")
     assert (picture.size, picture.mode) == ((8, 8), "RGB")
@@ -201,7 +202,7 @@ def test_a_model_of_deep_or_odd_images_is_saved_as_arrays(snowmelt, refusal, min
         (("-n", 1.5), "'1.5' is not a whole number"),
         (("--steps", 2.5), "'2.5' is not a whole number"),
         (("--guidance", "nan"), "guidance nan is out of range"),
-        (("--seeds", "3", "--seed", 4), "--seed cannot be given with it"),
+        (("--seeds", "3", "--seed", 4), "neither --seed nor -n can be given with it"),
         (("--class", "Unicorn"), "Choices: Boot, Sneaker"),
         (("--class", "2"), "Choices: Boot, Sneaker"),
         (("--batch", 0), "--batch 0"),
@@ -256,6 +257,16 @@ def test_an_earlier_checkpoint_guides(draw, finished_run, refusal, tmp_path, min
     assert (plain / "000001.png").read_bytes() != (guided / "000001.png").read_bytes()
     other = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=1)
     assert "makes other images" in refusal("sample", finished_run, "--guide", other, "--guidance", 2)
+
+
+def test_a_guidance_interval_is_kept_with_the_samples_and_refused_where_nothing_is_guided(draw, refusal, finished_run):
+    row = rows(draw("-n", 1, "--guidance", 3, "--guidance-interval", "0.2-2", "--noise", "brownian"))[0]
+    assert (row["guided_between"], row["noise"], row["guide"]) == ([0.2, 2.0], "brownian", None)
+    assert "no guidance here" in refusal("sample", finished_run, "--guidance-interval", "0.2-2")
+
+
+def test_seeds_say_how_many_there_are(refusal, finished_run):
+    assert "neither --seed nor -n" in refusal("sample", finished_run, "-n", 64, "--seeds", "0-9")
 
 
 def test_a_guidance_interval_that_holds_nothing_is_no_guidance(draw):

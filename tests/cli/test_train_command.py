@@ -13,6 +13,7 @@ from snowmelt import api
 from snowmelt.model.prediction import predictions
 from snowmelt.process.shapes import shapes
 from snowmelt.training import loop
+from snowmelt.training.checkpoint import load_latest
 from snowmelt.training.recipe import recipes
 
 
@@ -193,6 +194,13 @@ def test_few_images_are_augmented_and_the_samples_are_guided_all_the_same(snowme
 def test_an_augmentation_is_a_probability(refusal, minimal, shoes, run, probability):
     message = refusal("train", shoes, "--out", run, "--preset", minimal, "--steps", 2, "--augment", probability)
     assert f"--augment {probability} is out of range. Expected 0 to 1." in " ".join(message.split())
+
+
+def test_what_would_be_resumed_is_not_trained_by_a_dry_run(snowmelt, refusal, minimal, shoes, run):
+    command = ("train", shoes, "--out", run, "--preset", minimal, "--resume", "auto")
+    assert snowmelt(*command, "--steps", 1).code == 0
+    assert "would go on with it" in refusal(*command, "--steps", 3, "--dry-run")
+    assert load_latest(run)[0].step == 1
 
 
 def test_names_that_other_tools_use_are_understood(snowmelt, minimal, shoes, run):

@@ -71,6 +71,13 @@ def test_more_is_lost_without_the_class_and_never_more_than_by_the_linear_denois
     torch.testing.assert_close(alone.loss, torch.zeros(4, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
+def test_nothing_is_lost_of_images_that_are_all_alike():
+    for count in (1, 3):
+        found = optimal_loss(torch.ones(count, 6), levels(SIGMAS), seconds=5)
+        for losses in (found.loss, found.linear, found.standard_error):
+            assert torch.equal(losses, torch.zeros(len(SIGMAS), dtype=torch.float64))
+
+
 def test_chunks_change_nothing(monkeypatch):
     torch.manual_seed(0)
     images = torch.randn(50, 6)

@@ -75,6 +75,13 @@ def test_nothing_is_concluded_from_the_first_seconds():
     assert clock.revise(elapsed=20.0, images=1280, batch=64) == 64 * (20 + 580)
 
 
+def test_a_process_that_resumes_is_cold_too():
+    clock = Clock(minutes=10, start=300.0)
+    assert clock.revise(elapsed=302.0, images=640, batch=64) is None  # one step, in which it was compiled
+    assert clock.revise(elapsed=304.0, images=6400, batch=64) is None
+    assert clock.revise(elapsed=314.0, images=12800, batch=64) == 12800 + 286 * 640
+
+
 def test_what_is_reserved_for_the_end_is_not_planned_for_training():
     clock = Clock(minutes=10)
     clock.reserve = 100.0

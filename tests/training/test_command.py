@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from snowmelt import api
-from snowmelt.training.command import command_of
+from snowmelt.training.command import command_of, prolonged
 from snowmelt.training.config import load_config
 from snowmelt.training.resolve import Wishes
 from snowmelt.training.start import DataWishes
@@ -34,6 +34,16 @@ SETTINGS = {
     "seed": 3,
     "log_every": 1,
 }
+
+
+def test_a_run_that_was_given_more_time_says_how(tmp_path, minimal, grey_file):
+    run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=2)
+    command = load_config(run / "config.yaml").command
+    api.resume(run)
+    assert load_config(run / "config.yaml").command == command
+    api.resume(run, steps=3)
+    assert load_config(run / "config.yaml").command == f"{command}\nsnowmelt train --resume {run} --steps 3"
+    assert prolonged(None, run, Wishes(minutes=2)) is None
 
 
 def test_only_what_was_asked_for_is_in_it():

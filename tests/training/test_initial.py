@@ -75,6 +75,17 @@ def test_a_resumed_run_needs_the_model_no_more(theirs, shoes, tmp_path, minimal)
     assert all(torch.allclose(one[name], other[name], atol=1e-3) for name in one)
 
 
+def test_a_run_from_a_model_that_was_told_of_augmentation_can_be_resumed(shoes, tmp_path, minimal):
+    settings = {"preset": minimal, "labels": "none", "holdout": 0, "device": "cpu"}
+    told = snowmelt.train(shoes, out=tmp_path / "told", steps=2, augment=0.5, **settings)
+    run = snowmelt.train(shoes, out=tmp_path / "run", init=str(told), steps=2, **settings)
+    assert load_config(run / "config.yaml").augment == 0
+    snowmelt.resume(run, steps=4, device="cpu")
+    before, after = (snowmelt.load(each, weights=of).denoiser.network for each, of in ((told, "ema"), (run, "raw")))
+    layers = [network.embedding.conditions.augmentation.weight for network in (before, after)]
+    assert torch.equal(*layers)  # told that nothing was done, it learns nothing of that
+
+
 def test_training_on_from_a_model_is_better_than_from_noise(tmp_path, minimal):
     settings = {"preset": minimal, "labels": "none", "holdout": 0, "log_every": 1, "device": "cpu", "guide_at": 0}
     first = snowmelt.train("digits", out=tmp_path / "first", steps=150, lr=3e-3, **settings)

@@ -37,6 +37,24 @@ def test_micro_batches_give_the_gradient_and_the_loss_of_one_batch(setup, monkey
             torch.testing.assert_close(parts[name], gradient, rtol=0, atol=1e-6)
 
 
+def test_the_memory_is_fitted_by_each_process_alone(setup, monkeypatch):
+    """Another process may need more passes or fewer: what speaks to all is not called."""
+    made = setup(batch=8)
+    learner, sizes = made.learner(), []
+    plain = type(learner.objective).forward
+
+    def forward(self, x_0, *rest):
+        sizes.append(len(x_0))
+        if len(x_0) > 2:
+            raise torch.OutOfMemoryError
+        return plain(self, x_0, *rest)
+
+    monkeypatch.setattr(type(learner.objective), "forward", forward)
+    monkeypatch.setattr(learner, "_parallel", None)
+    learner.fit_memory(made.batches().draw(0))
+    assert (learner.micro_batch, sizes) == (2, [8, 4, 2, 2, 2, 2])
+
+
 def test_what_was_done_to_the_images_reaches_the_network_and_is_learned(setup, monkeypatch):
     made = setup(batch=8, augment=0.9)
     learner, batch = made.learner(), made.batches().draw(0)

@@ -99,6 +99,21 @@ def test_another_schedule_brings_its_noise_levels_and_a_sampler_that_suits_it():
     assert process(predict="eps", noise_levels="continuous").noise_levels is None
 
 
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_default_that_is_said_changes_nothing(name):
+    recipe = recipes.get(name)
+    usual = recipe.process
+    said = {
+        "predict": usual.prediction,
+        "schedule": usual.schedule,
+        "noise_levels": usual.noise_levels or "continuous",
+        "weight": usual.weight,
+        "density": usual.density,
+    }
+    for key, value in said.items():
+        assert resolve_process(Wishes(**{key: value}), recipe) == resolve_process(Wishes(), recipe), key
+
+
 def test_another_density_starts_from_its_own_defaults():
     assert process(density="uniform").density_options == {}
 

@@ -1,7 +1,8 @@
 """The systems, one file each. A module has two functions, which run in processes of their own:
 
     train(task, images) -> facts                        leaves its weights where it stands
-    sample(task, count, evaluations) -> (images, facts)  draws uint8 images [count, 28, 28] from them
+    sample(task, count, evaluations) -> (images, facts)  draws uint8 images [count, 28, 28] from them; of the facts
+                                                        draw_s is the drawing's seconds, without imports and loading
 
 Up to three tiers a peer, so that nobody has to take our word for what is a fair opponent:
   -example, -readme, -tutorial  the project's published recipe as it stands

@@ -80,8 +80,8 @@ def sample(task: Task, count: int, _evaluations: int) -> tuple[np.ndarray, dict]
     generator = _generator(side)
     generator.load_state_dict(torch.load(WEIGHTS))
     torch.manual_seed(task.seed)
-    images = drawn(count, lambda number: generator(_latents(SAMPLE_BATCH))[:number])
-    return to_uint8((images + 1) / 2, _pad(side)), {"sampler": "one pass"}
+    images, took = drawn(count, lambda number: generator(_latents(SAMPLE_BATCH))[:number])
+    return to_uint8((images + 1) / 2, _pad(side)), {"sampler": "one pass", **took}
 
 
 def _pad(side: int) -> int:

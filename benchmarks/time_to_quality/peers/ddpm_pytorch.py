@@ -100,8 +100,8 @@ def sample(task: Task, count: int, evaluations: int) -> tuple[np.ndarray, dict]:
     average.load_state_dict(torch.load(WEIGHTS))
     average.eval()
     torch.manual_seed(task.seed)
-    images = drawn(count, lambda number: average.sample(batch_size=number))
-    return to_uint8(images, recipe.pad), {"sampler": "DDIM, eta 0"}
+    images, took = drawn(count, lambda number: average.sample(batch_size=number))
+    return to_uint8(images, recipe.pad), {"sampler": "DDIM, eta 0", **took}
 
 
 def _diffusion(recipe: Recipe, sampling_steps: int = 1000) -> torch.nn.Module:

@@ -111,7 +111,8 @@ def sample(task: Task, count: int, evaluations: int) -> tuple[np.ndarray, dict]:
         found = pipeline(number, generator, num_inference_steps=evaluations, output_type="np")
         return torch.from_numpy(found.images).permute(0, 3, 1, 2)
 
-    return to_uint8(drawn(count, draw), PAD), {"sampler": "DDIM, eta 0, trailing"}
+    images, took = drawn(count, draw)
+    return to_uint8(images, PAD), {"sampler": "DDIM, eta 0, trailing", **took}
 
 
 def _noising():

@@ -89,7 +89,8 @@ def sample(task: Task, count: int, evaluations: int) -> tuple[np.ndarray, dict]:
         *_, last = library.samples(model, sigmas, gam=1.6, batchsize=number)
         return library.img_normalize(last)
 
-    return to_uint8(drawn(count, draw), pad=0), {"sampler": "its own, gam 1.6"}
+    images, took = drawn(count, draw)
+    return to_uint8(images, pad=0), {"sampler": "its own, gam 1.6", **took}
 
 
 def _library():

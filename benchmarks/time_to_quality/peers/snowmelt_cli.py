@@ -79,8 +79,8 @@ def sample(task: Task, count: int, evaluations: int) -> tuple[np.ndarray, dict]:
     first = json.loads((SAMPLES / "samples.jsonl").read_text().splitlines()[0])
     if first["evaluations"] > evaluations:
         raise SystemExit(f"{first['sampler']} took {first['evaluations']} evaluations, more than {evaluations}")
-    facts = {name: first[name] for name in ("sampler", "steps", "guidance")}
-    facts["draw_s"] = count / float(rate[1].replace(",", ""))  # without the start of the command, like the peers
+    facts = {"sampler": first["sampler"], "sampling_steps": first["steps"], "guidance": first["guidance"]}
+    facts["draw_s"] = count / float(rate[1].replace(",", ""))
     return images[..., 0], facts | {"evaluations_taken": first["evaluations"], "conditional": "class" in first}
 
 

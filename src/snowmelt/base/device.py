@@ -57,6 +57,11 @@ def multiplies_bf16(device: torch.device) -> bool:
     return any(has for name, has in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The most precise numbers that a device adds up: Apple's GPUs know no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until a device has done what it was asked to; a CPU always has."""
     if device.type == "cuda":

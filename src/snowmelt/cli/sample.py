@@ -107,8 +107,8 @@ def sample(
     from snowmelt.report.samples import SampleWriter
     from snowmelt.sampling.tableau import load_tableau
 
-    if seeds is not None and seed != 0:
-        raise SnowmeltError("--seeds names every seed, so --seed cannot be given with it.")
+    if seeds is not None and (seed != 0 or count is not None):
+        raise SnowmeltError("--seeds names every seed, so neither --seed nor -n can be given with it.")
     if count is not None and not 1 <= count <= 100_000_000:
         raise SnowmeltError(f"-n {count} is out of range.", "Expected at least 1.")
     if batch < 1:
@@ -125,7 +125,7 @@ def sample(
 
     def plan(sampler: str | None, steps: int | None) -> api.SamplePlan:
         table = load_tableau(Path(sampler)) if sampler is not None and sampler.endswith(".json") else None
-        return api.plan_sampling(
+        planned = api.plan_sampling(
             loaded,
             sampler=table or sampler,
             steps=steps,
@@ -137,6 +137,12 @@ def sample(
             guide=None if guide is None else load(guide),
             brownian=noise == "brownian",
         )
+        if interval is not None and planned.away is None:
+            raise SnowmeltError(
+                "--guidance-interval: there is no guidance here that it could hold for.",
+                "Give --guidance too, as in --guidance 2.",
+            )
+        return planned
 
     folder = out if out is not None else model / "samples"
     if out is None and is_foreign(model):  # what others wrote stays as it is

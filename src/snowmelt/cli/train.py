@@ -190,6 +190,11 @@ def train(
     if resume is not None and run is not None and (resume != "auto" or (run / CONFIG).is_file()):
         if resume != "auto":
             _refuse_new_settings(given)
+        elif dry_run:
+            raise SnowmeltError(
+                f"--dry-run: {run} is there, so --resume auto would go on with it, by its own settings.",
+                "Leave --resume auto out to see what a new run would do.",
+            )
         elif ignored := [flag for flag in _new_settings(given) if flag not in ("DATA", "--out")]:
             reporter.note(f"Going on with {run} by its own settings; not applied: {', '.join(ignored)}")
         api.resume(run, device=device, reporter=reporter, loading=reporter.reading, **counts)

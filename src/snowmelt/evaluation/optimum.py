@@ -26,6 +26,7 @@ LEAST = 2 * QUERIES  # queries at each level before a standard error is believed
 # A level at which the posterior hardly ever has more than one image shows no spread in so few queries, and none is
 # there to be found: its error is taken as no smaller than this share of the linear loss, over the root of the queries.
 FLOOR = 0.02
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def optimal_loss(
     while True:
         found = [_controlled(samples[number], float(linear[number])) for number in range(len(linear))]
         errors = torch.tensor([error for _, error in found], dtype=torch.float64) / linear
+        errors[linear == 0] = 0.0  # images that are all alike: nothing is left to estimate
         if progress is not None:
             progress(float(errors.max()) / tolerance)
         if float(errors.max()) <= tolerance or time.monotonic() - start > seconds:
@@ -105,7 +107,8 @@ def _controlled(batches: list[tuple[Tensor, Tensor]], known: float) -> tuple[flo
     for own in (slice(0, None, 2), slice(1, None, 2)):
         other = slice(1 - own.start, None, 2)
         centred = linear[other] - linear[other].mean()
-        weight = (centred * variance[other]).sum() / centred.square().sum()
+        # Of images that are all alike neither has a spread.
+        weight = (centred * variance[other]).sum() / centred.square().sum().clamp(min=TINY)
         residual[own] = variance[own] - weight * (linear[own] - known)
     spread = max(float(residual.std()), FLOOR * known)
     return float(residual.mean()), spread / len(variance) ** 0.5

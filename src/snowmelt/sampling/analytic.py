@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from snowmelt.base.device import widest
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import read_json, write_text
 from snowmelt.model.condition import Condition
@@ -61,7 +62,8 @@ def measure_denoising_error(
             here = schedule.at_log_snr(one).expand(len(x_0))
             noise = torch.randn(x_0.shape, generator=generator).to(x_0)
             x = broadcast(here.alpha, x_0) * x_0 + broadcast(here.sigma, x_0) * noise
-            totals[i] += float((denoiser(x, here, cond) - x_0).double().pow(2).sum())
+            difference = denoiser(x, here, cond) - x_0
+            totals[i] += float(difference.to(widest(difference.device)).square().sum())
         count += x_0.numel()
     if count == 0:
         raise SnowmeltError("There is no image to measure the denoiser on.")

@@ -17,7 +17,7 @@ from snowmelt.model.denoiser import Denoiser
 from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Clip, Clipped, Interval
 from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.brownian import require_falling
-from snowmelt.sampling.grid import grids
+from snowmelt.sampling.grid import default_grid, grids
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 from snowmelt.sampling.tableau import Tableau
 
@@ -38,6 +38,7 @@ class SamplePlan:
               None where there is no guidance
     interval  the noise levels at which it acts
     options   of sampler and grid: those asked for, and the model's own
+    guide     the other model that it leads away from
     """
 
     model: Model
@@ -49,6 +50,7 @@ class SamplePlan:
     away: str | None = None
     interval: Interval = EVERYWHERE
     options: Mapping[str, Any] = field(default_factory=dict)
+    guide: Model | None = None
 
     @property
     def evaluations(self) -> int:
@@ -71,9 +73,20 @@ class SamplePlan:
             "evaluations": self.evaluations,
             "guidance": self.guidance,
             "away_from": self.away,
+            "guide": None if self.guide is None else self.guide.digest,
+            "guided_between": self._guided_between,
+            "noise": "brownian" if self.brownian else "fresh",
             "weights": self.model.weights,
             "precision": self.model.precision,
         }
+
+    @property
+    def _guided_between(self) -> list[float | None] | None:
+        """The sigma/alpha between which guidance acts, None for no end; None where there is none."""
+        if self.away is None:
+            return None
+        low, high = self.interval.low, self.interval.high
+        return [low, None if math.isinf(high) else high]
 
     def batches(self, seeds: Sequence[int], asked: Asked, batch: int) -> Iterator[Tensor]:
         """Samples in [-1, 1], float32 [b, C, H, W] on the CPU, `batch` seeds at a time."""
@@ -123,7 +136,7 @@ def plan_sampling(
             raise SnowmeltError("A sampler given as a table has its steps, grid and options in it already.")
         tableau, chosen = sampler, {}
     else:
-        grid = grid or default.grid
+        grid = grid or default.grid or default_grid(model.denoiser.schedule)
         same = sampler is None or sampler == default.name
         name = sampler or default.name
         if steps is None:
@@ -140,7 +153,8 @@ def plan_sampling(
         interval = Interval(default.guided_above, default.guided_to or math.inf) if own else EVERYWHERE
     denoiser, weight, away = _guided(model, guidance, interval, guide)
     clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
-    return SamplePlan(model, tableau, grid, clipped, brownian, weight, away, interval, chosen)
+    led = guide if away == "guide" else None
+    return SamplePlan(model, tableau, grid, clipped, brownian, weight, away, interval, chosen, led)
 
 
 def _usual_steps(own: int, schedule: Schedule) -> int:

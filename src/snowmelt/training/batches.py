@@ -117,8 +117,10 @@ class Batches:
             both = augment.apply(torch.cat([x_0, cond.image], dim=1), done)
             x_0, image = torch.tensor_split(both, [x_0.shape[1]], dim=1)
             cond = replace(cond, image=image)
-        if self._config.augment > 0:
-            cond = replace(cond or Condition(), augmentation=done.to(self._device))
+        # A network that was told of it before (--init) is told of nothing: all weights have a gradient in each step.
+        if dim := self._config.network.get("augment_dim", 0):
+            told = done if dim == augment.SIZE else done.new_zeros(len(done), dim)
+            cond = replace(cond or Condition(), augmentation=told.to(self._device))
         return x_0, cond
 
     def _to_be_done(self, step: int) -> Tensor:

@@ -93,14 +93,16 @@ class Clock:
     """Turns minutes into images, by the rate measured so far.
 
     minutes  the budget
+    start    seconds of it that were trained before; this process begins cold all the same
     reserve  seconds to keep for what is written at the end; the caller may correct it on the way
     """
 
     # The first seconds are slower than the rest: nothing is concluded from them.
     WARM_SECONDS = 3.0
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: float, start: float = 0.0) -> None:
         self.seconds = minutes * 60
+        self._start = start
         self.reserve = 0.0
         self._first: tuple[float, int] | None = None
 
@@ -112,7 +114,7 @@ class Clock:
         """The total that the measured rate leads to, a whole number of batches; None while it is too early."""
         if self._first is None:
             # Short budgets cannot wait for long.
-            if elapsed >= min(self.WARM_SECONDS, 0.05 * self.seconds) and images > 0:
+            if elapsed - self._start >= min(self.WARM_SECONDS, 0.05 * self.seconds) and images > 0:
                 self._first = (elapsed, images)
             return None
         seconds, seen = elapsed - self._first[0], images - self._first[1]

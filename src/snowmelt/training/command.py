@@ -25,6 +25,14 @@ def command_of(data: Any, *wishes: Any) -> str:
     return " ".join(["snowmelt train", quoted(data), *(flag(name, _typed(value)) for name, value in said)])
 
 
+def prolonged(command: str | None, run: Path, budget: Any) -> str | None:
+    """The commands of a run that was given another budget: what it began with, and how it went on."""
+    if command is None:
+        return None
+    said = [(each.name, value) for each in fields(budget) if (value := getattr(budget, each.name)) != each.default]
+    return "\n".join([command, " ".join(["snowmelt train --resume", quoted(run), *(flag(*each) for each in said)])])
+
+
 def _typed(value: Any) -> Any:
     """A size as it is typed: 64x96."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else value

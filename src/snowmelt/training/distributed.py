@@ -14,11 +14,10 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True)
 class World:
-    """This process's place: rank 0 ... size - 1, and its rank on its own machine."""
+    """This process's place: rank 0 ... size - 1."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
 
     @property
     def leads(self) -> bool:
@@ -45,15 +44,23 @@ class World:
             distributed.barrier()
 
 
+def local_rank() -> int:
+    """This process's place on its own machine, as `torchrun` says it; 0 where there is one process."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 @contextmanager
-def joined_world() -> Iterator[World]:
-    """The processes that `torchrun` or `accelerate launch` started; a world of one where neither did."""
+def joined_world(device: torch.device) -> Iterator[World]:
+    """The processes that `torchrun` or `accelerate launch` started; a world of one where neither did.
+
+    device  where this one trains: GPUs talk by NCCL, processors by Gloo
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World()
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=timedelta(hours=2))
     try:
-        yield World(distributed.get_rank(), distributed.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+        yield World(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()

@@ -75,6 +75,8 @@ def estimate(trainer: Trainer, steps: int = 20) -> Estimate:
     )
     images = trainer.data.training.images
     weights = sum(weight.numel() * weight.element_size() for weight in learner.network.parameters())
+    guide = weights if config.guide_at > 0 else 0  # which is kept on the way
+    checkpoint += guide
     return Estimate(
         preset=config.preset,
         parameters=sum(weight.numel() for weight in learner.network.parameters()),
@@ -89,7 +91,7 @@ def estimate(trainer: Trainer, steps: int = 20) -> Estimate:
         data_memory=images.nbytes,
         data_place="kept" if images.resident else "each time they are used: too many to keep",
         checkpoint=checkpoint,
-        disk=(config.keep + 1) * checkpoint + 2 * weights,
+        disk=(config.keep + 1) * checkpoint + 2 * weights + guide,
         published_images=recipes.get(config.preset).published,
     )
 

@@ -107,7 +107,7 @@ class Learner:
             if self._replay is not None and self.micro_batch >= config.batch:
                 self._replay(self._on_device(batch, [lr, *shares]))
                 return
-            self._add_gradients(batch)
+            self._add_gradients(batch, self._parallel)
         self._update(lr, shares)
 
     def _on_device(self, batch: Batch, rates: list[float]) -> dict[str, Tensor]:
@@ -149,7 +149,8 @@ class Learner:
         while True:
             try:
                 with _compiler_errors(self.config.compile):
-                    self._add_gradients(batch)
+                    # Not the parallel one: another process may need another number of passes.
+                    self._add_gradients(batch, self.objective)
                 return
             except torch.OutOfMemoryError as error:
                 if self.micro_batch == 1:
@@ -162,12 +163,12 @@ class Learner:
                 self.objective.zero_grad(set_to_none=True)
                 self.meters = Meters(self.device)
 
-    def _add_gradients(self, batch: Batch) -> None:
+    def _add_gradients(self, batch: Batch, objective: nn.Module) -> None:
         """The gradient of the batch's mean loss, a micro-batch at a time."""
         parts = list(batch.split(self.micro_batch))
         for number, part in enumerate(parts):
             with self._reducing(last=number == len(parts) - 1):
-                loss, plain = self._parallel(part.x_0, part.noise, part.log_snr, part.cond)
+                loss, plain = objective(part.x_0, part.noise, part.log_snr, part.cond)
                 self.optimizer.backward(loss.sum() / len(batch.x_0))
             self.meters.add_losses(plain, part.quarter)
 

@@ -81,7 +81,6 @@ class Trainer:
 
     def create_run(self) -> None:
         """Make the run's folder; it must not exist."""
-        self.fit_memory()
         self.records.create(self.data, self.position)
 
     def restore(self) -> None:
@@ -103,7 +102,7 @@ class Trainer:
     def train(self) -> None:
         """Train until the budget is spent or the user stops it; then write the last checkpoint and the model."""
         position, config = self.position, self.config
-        clock = None if config.budget.minutes is None else Clock(config.budget.minutes)
+        clock = None if config.budget.minutes is None else Clock(config.budget.minutes, position.elapsed)
         began, before = time.monotonic(), position.elapsed
         saved, revised = position.elapsed, -math.inf
         saved_step = first_step = position.step
@@ -155,6 +154,7 @@ class Trainer:
 
     def measure_rate(self, seconds: float = 5.0) -> float:
         """Images a second, over real steps from here; the trainer is not for training after this."""
+        self.fit_memory()
         self.step()
         began, images = time.monotonic(), self.position.images
         while time.monotonic() - began < seconds:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snowmelt.base.device import widest
 from snowmelt.base.files import atomic_file, disk_errors
 from snowmelt.training.distributed import World
 
@@ -19,21 +20,23 @@ QUARTERS = 4
 class Meters:
     """Running sums on the training device; nothing is read back before a row is written.
 
+    Sums are of float64 where the device has it.
     Quarters divide a batch by where its noise levels fall in the training density, from clean to noise.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(QUARTERS, device=device, dtype=torch.float64)
-        self.counts = torch.zeros(QUARTERS, device=device, dtype=torch.float64)
+        self.dtype = widest(device)
+        self.sums = torch.zeros(QUARTERS, device=device, dtype=self.dtype)
+        self.counts = torch.zeros(QUARTERS, device=device, dtype=self.dtype)
         # Sum of the gradient norm over the steps that were taken; their number; the number skipped; skipped in a row.
-        self.steps = torch.zeros(4, device=device, dtype=torch.float64)
+        self.steps = torch.zeros(4, device=device, dtype=self.dtype)
 
     @torch.no_grad()
     def add_losses(self, losses: Tensor, quarter: Tensor) -> None:
         """Add per-sample losses [B] that fell into the given quarters [B] int64; those not finite are left out."""
         finite = torch.isfinite(losses)
-        self.sums.index_add_(0, quarter, losses.double().nan_to_num(0.0, 0.0, 0.0))
-        self.counts.index_add_(0, quarter, finite.double())
+        self.sums.index_add_(0, quarter, losses.to(self.dtype).nan_to_num(0.0, 0.0, 0.0))
+        self.counts.index_add_(0, quarter, finite.to(self.dtype))
 
     @torch.no_grad()
     def add_step(self, norm: Tensor, skipped: Tensor) -> None:

@@ -314,19 +314,20 @@ def resolve_process(wishes: Wishes, recipe: Recipe) -> Process:
         levels = DEFAULT_NOISE_LEVELS if discrete else None
         process = replace(process, schedule=wishes.schedule, noise_levels=levels, clock=None)
         process = replace(process, sampler=_sampler_for(process))
-    if wishes.noise_levels is not None:
-        process = replace(process, noise_levels=_parse_levels(str(wishes.noise_levels)), clock=None)
+    levels = process.noise_levels if wishes.noise_levels is None else _parse_levels(str(wishes.noise_levels))
+    if levels != process.noise_levels:
+        process = replace(process, noise_levels=levels, clock=None)
         process = replace(process, sampler=_sampler_for(process))
     changes: dict[str, Any] = {
         "zero_snr": wishes.zero_snr,
         "learned_variance": wishes.learned_variance,
         "weight": wishes.weight,
-        "density": wishes.density,
     }
     process = replace(process, **{key: value for key, value in changes.items() if value is not None})
     if wishes.density is not None:
         densities.entry(wishes.density)
-        process = replace(process, density_options={})
+        if wishes.density != process.density:
+            process = replace(process, density=wishes.density, density_options={})
     parse_weight(process.weight)
     process.noise_schedule()
     return process
@@ -349,13 +350,21 @@ def _parse_levels(text: str) -> int | None:
     return int(text)
 
 
+def require_even(batch: int, world: int) -> None:
+    """Refuse a number of processes that a batch cannot be split over: images would be left out."""
+    if batch % world:
+        raise SnowmeltError(
+            f"Batches of {batch} (--batch) cannot be split over {world} processes evenly.",
+            "Start as many processes as divide a batch.",
+        )
+
+
 def _check_numbers(wishes: Wishes, batch: int, world: int) -> None:
     if not 1 <= batch <= MOST_BATCH:
         raise SnowmeltError(f"--batch {batch} is out of range.", f"Expected 1 to {MOST_BATCH:,}.")
     if wishes.optimizer not in (None, *OPTIMIZERS):
         raise unknown_name("value of --optimizer", wishes.optimizer, OPTIMIZERS)
-    if batch % world:
-        raise SnowmeltError(f"--batch {batch} cannot be split over {world} processes evenly.")
+    require_even(batch, world)
     limits = (
         ("--micro-batch", wishes.micro_batch, 1, MOST_BATCH),
         ("--lr", wishes.lr, 0, 10),

@@ -21,14 +21,14 @@ from snowmelt.data.sources import settled_name
 from snowmelt.data.sources.beside import is_table
 from snowmelt.data.sources.torch_dataset import source_of
 from snowmelt.model.networks import parameter_count
-from snowmelt.training.command import command_of
+from snowmelt.training.command import command_of, prolonged
 from snowmelt.training.config import DataConfig, load_config, save_config
-from snowmelt.training.distributed import World, joined_world
+from snowmelt.training.distributed import World, joined_world, local_rank
 from snowmelt.training.initial import fitted, read_initial
 from snowmelt.training.loop import Trainer
 from snowmelt.training.progress import Reporter
 from snowmelt.training.recipe import recipes
-from snowmelt.training.resolve import Wishes, check_wishes, describe, resolve, resolve_budget
+from snowmelt.training.resolve import Wishes, check_wishes, describe, require_even, resolve, resolve_budget
 from snowmelt.training.run import CONFIG, LOG, claimed, require_new, require_run
 
 UNFIT = re.compile(r"[^\w.+=@-]+")  # what a folder's name should not hold
@@ -71,9 +71,9 @@ def train(
               `snowmelt.training.resolve.Wishes` (minutes, images, steps, preset, batch, lr, predict, ...)
     """
     reporter = reporter or Reporter(quiet=True)
-    with joined_world() as world, torch.random.fork_rng(devices=_gpus()):
+    chosen = choose_device(device, local_rank())
+    with joined_world(chosen) as world, torch.random.fork_rng(devices=_gpus()):
         reporter.follow(world)
-        chosen = choose_device(device, world.local_rank)
         wanted, asked = _sorted_wishes(wishes)
         check_wishes(asked, chosen, world.size)
         initial = None if asked.init is None else read_initial(asked.init)
@@ -112,6 +112,7 @@ def train(
         for line in describe(config, parameter_count(trainer.learner.network), chosen):
             reporter.note(line)
         reporter.note(f"Run: {run}")
+        trainer.fit_memory()
         world.wait()
         if world.leads:
             trainer.create_run()
@@ -154,11 +155,14 @@ def resume(
     reporter = reporter or Reporter(quiet=True)
     require_run(run)
     config = load_config(run / CONFIG)
-    with joined_world() as world, torch.random.fork_rng(devices=_gpus()):
+    chosen = choose_device(device, local_rank())
+    with joined_world(chosen) as world, torch.random.fork_rng(devices=_gpus()):
         reporter.follow(world)
-        chosen = choose_device(device, world.local_rank)
         if (minutes, images, steps) != (None, None, None):
-            config = replace(config, budget=resolve_budget(Wishes(minutes=minutes, images=images, steps=steps), chosen))
+            asked = Wishes(minutes=minutes, images=images, steps=steps)
+            if (budget := resolve_budget(asked, chosen)) != config.budget:
+                config = replace(config, budget=budget, command=prolonged(config.command, run, asked))
+        require_even(config.batch, world.size)
         stored = config.data
         wanted = DataWishes(**{field.name: getattr(stored, field.name) for field in fields(DataWishes)})
         source = stored.source if data is None else _source(data, wanted.labels)
