@@ -28,7 +28,7 @@ def rows(run):
     return [row for row in read_metrics(run / "metrics.jsonl") if "loss" in row]
 
 
-# Adam divides by the size of gradients: one bias, whose own are next to nothing, differs by the rounding of sums, 1.4e-5.
+# Adam divides by the size of gradients: one bias, whose own are next to nothing, differs by 1.4e-5.
 WITHIN = 5e-5
 
 
