@@ -51,6 +51,23 @@ def test_inpainting_keeps_what_is_black_in_the_mask_to_the_bit(edit, picture, ma
     Image.open(folder / "grid.png").load()
 
 
+def test_pictures_of_twelve_bits_are_read_as_the_model_s_are(snowmelt, minimal, mask, tmp_path):
+    (tmp_path / "data").mkdir()
+    stored = np.random.default_rng(3).integers(0, 4096, (12, 8, 8)).astype(np.uint16)
+    for number, each in enumerate(stored):
+        Image.fromarray(each).save(tmp_path / "data" / f"{number}.png")
+    run = tmp_path / "run"
+    assert snowmelt("train", tmp_path / "data", "--out", run, "--preset", minimal, "--steps", 1).code == 0
+    command = ("edit", "inpaint", run, tmp_path / "data" / "3.png", "--mask", mask, "--steps", 2, "-n", 1)
+    assert snowmelt(*command, "--out", tmp_path / "s", "--format", "npz").code == 0
+    made, painted = np.load(tmp_path / "s" / "samples.npz")["arr_0"][0, ..., 0], np.asarray(Image.open(mask)) > 0
+    assert np.array_equal(made[~painted], stored[3][~painted])
+
+
+def test_a_seed_that_is_none_is_told(refusal, finished_run, picture, tmp_path):
+    assert "--seed -1 is out of range" in refusal("edit", "vary", finished_run, picture, "--seed", -1)
+
+
 def test_varying_less_stays_nearer(edit, snowmelt, finished_run, picture, tmp_path):
     original = np.asarray(Image.open(picture)).astype(float)
     apart = []

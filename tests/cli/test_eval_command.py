@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -89,6 +91,51 @@ def test_the_result_lies_in_the_run_and_none_is_written_over(snowmelt, finished_
     assert names == ["step_12-unipc-1-fitted-n8-2.json", "step_12-unipc-1-fitted-n8.json"]
     once, twice = (json.loads((copy / "eval" / name).read_text()) for name in names)
     assert once["kid"] == twice["kid"]
+
+
+def test_a_reader_that_leaves_does_not_take_the_result_along(folders, tmp_path):
+    real, fake, out = folders("real", 60), folders("fake", 60, seed=1), tmp_path / "a.json"
+    command = [
+        sys.executable,
+        "-m",
+        "snowmelt",
+        "eval",
+        "--real",
+        real,
+        "--fake",
+        fake,
+        "--metrics",
+        "fd",
+        "--out",
+        out,
+    ]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE) as process:
+        process.stdout.close()
+    assert process.returncode == 0
+    assert json.loads(out.read_text())["fd"]["value"] > 0
+
+
+def test_values_mean_the_same_in_both_sets(snowmelt, tmp_path):
+    pixels = np.random.default_rng(0).uniform(-3, 3, (60, 8, 8, 1)).astype(np.float32)
+    for name, factor in (("real", 1), ("same", 1), ("double", 2)):
+        np.save(tmp_path / f"{name}.npy", factor * pixels)
+
+    def found(fake):
+        out = tmp_path / f"{fake}.json"
+        command = ("eval", "--real", tmp_path / "real.npy", "--fake", tmp_path / f"{fake}.npy", "--metrics", "fd")
+        assert snowmelt(*command, "--out", out).code == 0
+        return json.loads(out.read_text())
+
+    assert found("same")["fd"]["value"] < 1e-6
+    double = found("double")
+    assert double["fd"]["value"] > 1e-4  # of noise, which the features hardly see
+    assert any("Values of both are read from -5.9" in each for each in double["findings"])
+
+
+def test_an_endless_option_can_be_written_down(snowmelt, finished_run, tmp_path):
+    command = ("eval", finished_run, "-n", 8, "--steps", 2, "--metrics", "kid", "--out", tmp_path / "a.json")
+    assert snowmelt(*command, "--sampler", "edm-stochastic", "--grid", "karras", "--set", "S_max=inf").code == 0
+    assert json.loads((tmp_path / "a.json").read_text())["protocol"]["fake"]["options"]["S_max"] == "inf"
 
 
 def test_json_is_all_that_is_printed(snowmelt, folders, tmp_path):

@@ -213,6 +213,9 @@ def test_a_model_of_deep_or_odd_images_is_saved_as_arrays(snowmelt, refusal, min
         (("--sampler", "none.json"), "none.json does not exist"),
         (("--sampler", "ddpm", "--set", "variance=learned"), "not learned a variance"),
         (("--grid", "leading"), "counts steps of a discrete schedule"),
+        (("--grid", "karras", "--set", "rho=seven"), "rho is a number, not 'seven'"),
+        (("--grid", "karras", "--set", "rho=0.001"), "cannot be computed"),
+        (("--set", "data_std=0.3"), "Add --set first=analytic"),
     ],
     ids=str,
 )

@@ -1,11 +1,13 @@
 """A run keeps an early average of its own, and samples of its model are led away from it."""
 
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
@@ -114,6 +116,25 @@ def test_samples_are_led_away_from_it_by_the_formula_and_cost_twice(guided_run):
     D, weak = model.denoiser(x, level), model.guide(x, level)
     assert (D - weak).abs().max() > 1e-3
     torch.testing.assert_close(plan.denoiser(x, level), weak + 2.0 * (D - weak))
+
+
+def test_a_checkpoint_is_drawn_from_as_the_model_of_its_step(guided_run):
+    newest = sorted((guided_run / "checkpoints").glob("step_*"))[-1]
+    model, again = api.load(guided_run), api.load(newest)
+    for one, other in zip(model.guide.network.parameters(), again.guide.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(api.sample(model, 2, seed=0), api.sample(again, 2, seed=0))
+
+
+def test_an_edit_is_led_away_from_it_as_a_sample_is(guided_run, snowmelt, tmp_path):
+    common = ("--class", "Boot", "--steps", 3, "--out")
+    assert snowmelt("edit", "interpolate", guided_run, "--seeds", "4,6", "-n", 2, *common, tmp_path / "way").code == 0
+    assert snowmelt("sample", guided_run, "--seeds", "4,6", *common, tmp_path / "ends").code == 0
+    way, ends = (np.stack([np.asarray(Image.open(tmp_path / each / f"00000{i}.png")) for i in (0, 1)]).astype(int)
+                 for each in ("way", "ends"))  # fmt: skip
+    assert np.abs(way - ends).max() <= 1
+    rows = [json.loads(line) for line in (tmp_path / "way" / "samples.jsonl").read_text().splitlines()]
+    assert [(row["part"], row["guidance"], "seed" in row) for row in rows] == [(0, 2, False), (1, 2, False)]
 
 
 def test_asking_for_no_guidance_or_another_leaves_it_out(guided_run):

@@ -83,7 +83,7 @@ def convert(
     if to == "diffusers" and from_ != "auto":
         raise SnowmeltError("--from would do nothing with --to diffusers: SOURCE is known by itself.", "Leave it out.")
     if to == "diffusers":
-        notes = export_diffusers(source, destination, weights, Told.of(told), class_, card_of(source))
+        notes = export_diffusers(source, destination, weights, Told.of(told), class_, card_of(source, weights))
         for note in notes:
             print(f"Note: {note}.")
         code = f"from diffusers import DDPMPipeline; DDPMPipeline.from_pretrained({str(destination)!r})"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import Whole, parse_options
+from snowmelt.cli.values import Whole, own_folder, parse_options, parse_seeds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,12 +37,13 @@ class Common:
     clip: Annotated[Literal["none", "clamp", "dynamic"] | None, Parameter(help="As in snowmelt sample.")] = None
     seed: Annotated[Whole, Parameter(help="The first result's seed.")] = 0
     class_: Annotated[str | None, Parameter(name="--class", help="The class to make. Default: none is told.")] = None
-    guidance: Annotated[float, Parameter(help="How strongly the class is followed: 1 is no guidance.")] = 1.0
+    guidance: Annotated[float | None, Parameter(help="As in snowmelt sample; between two pictures 1: none.")] = None
     fit: Annotated[
         Literal["crop", "pad", "stretch"] | None, Parameter(help="Resize pictures of another size, in this way.")
     ] = None
     weights: Annotated[Literal["ema", "raw"], Parameter(help="ema: the average; raw: the last step's.")] = "ema"
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto"
+    format_: Annotated[Literal["png", "npz", "npy"], Parameter(name="--format", help="As in snowmelt sample.")] = "png"
     overwrite: Annotated[bool, Parameter(negative="", help="Write into a folder that already holds samples.")] = False
 
 
@@ -124,13 +125,14 @@ def interpolate(
     """
     import torch
 
-    from snowmelt.cli.values import parse_seeds
     from snowmelt.sampling.edit import between_images, between_seeds
 
     if (len(images) == 2) == (seeds is not None):
         raise SnowmeltError("interpolate goes between two pictures or two seeds.", "Name two files, or --seeds 3,17.")
     if common.count < 2:
         raise SnowmeltError(f"-n {common.count} is out of range.", "Both ends are drawn: expected at least 2.")
+    if images and common.guidance is None:
+        common = replace(common, guidance=1.0)  # there and back is the same way only where nothing leads
     edit = Edit(model, common, "interpolate", ("heun", 50, {}) if images else None)
     parts = torch.linspace(0, 1, common.count)
     plan = edit.plan
@@ -144,7 +146,7 @@ def interpolate(
             shape, device = edit.model.images.shape, edit.model.device
             return between_seeds(plan.denoiser, edit.schedule, plan.tableau, ends, parts, shape, device, cond)
 
-        edit.write(make, {"from": pair[0], "to": pair[1]}, at_once=True)
+        edit.write(make, {"from": pair[0], "to": pair[1]}, parts)
         return
     first, second = (edit.read(path) for path in images)
 
@@ -152,7 +154,7 @@ def interpolate(
         grid = plan.tableau.stops
         return between_images(plan.denoiser, edit.schedule, grid, plan.tableau, first, second, parts, cond)
 
-    edit.write(between, {"from": str(images[0]), "to": str(images[1])}, at_once=True)
+    edit.write(between, {"from": str(images[0]), "to": str(images[1])}, parts)
 
 
 def upscale(model: Path, image: Path, *, common: Common = STANDARD) -> None:
@@ -219,7 +221,7 @@ class Edit:
         self.model: Model = api.load(path, weights=common.weights, device=common.device)
         self.schedule = self.model.denoiser.schedule
         self.common, self.name = common, name
-        self.folder = common.out if common.out is not None else path / "edits" / name
+        self.folder = common.out if common.out is not None else own_folder(path, "edits") / name
         options, sampler, steps = parse_options(list(common.set_)), common.sampler, common.steps
         if sampler is None and default is not None:
             sampler, usual, kept = default
@@ -270,7 +272,8 @@ class Edit:
                 pixels = torch.from_numpy(read_image(file, target).copy())
         except (OSError, UnreadableError) as error:
             raise SnowmeltError(f"{path} cannot be read: {error}.", "Expected a picture.") from error
-        x = to_network(pixels[None], UINT16 if depth == "uint16" else UINT8)
+        usual = UINT16 if depth == "uint16" else UINT8
+        x = to_network(pixels[None], spec.value_range if spec.value_range.dtype == depth else usual)
         return x[0].to(self.model.device)
 
     def restore(self, view: Any, seen: Tensor, about: dict[str, Any]) -> None:
@@ -287,21 +290,25 @@ class Edit:
         self,
         make: Callable[[Sequence[int], Condition | None], Tensor],
         about: dict[str, Any],
-        at_once: bool = False,
+        parts: Tensor | None = None,
     ) -> None:
-        """Draw the results in batches and leave them in the folder."""
+        """Draw the results in batches and leave them in the folder.
+
+        parts  where on a way each of them lies, from 0 to 1; they are drawn at once, and have no seeds of their own
+        """
         from snowmelt.model.asked import Asked
         from snowmelt.report.samples import SampleWriter
 
         common, spec = self.common, self.model.images
-        seeds = range(common.seed, common.seed + common.count)
+        seeds = parse_seeds(None, common.seed, common.count)
         label = None if common.class_ is None else spec.class_index(common.class_)
         asked = Asked(spec, None if label is None else [label] * common.count)
-        batch = common.count if at_once else BATCH
+        batch = BATCH if parts is None else common.count
+        each = None if parts is None else [{"part": round(part, 6)} for part in parts.tolist()]
         writer = SampleWriter(
             self.folder,
             self.plan,
-            "png",
+            common.format_,
             common.overwrite,
             {"edit": self.name, **about},
         )
@@ -312,7 +319,7 @@ class Edit:
                 yield make(part, self._condition(label, len(part))).cpu()
 
         with writer:
-            for images in writer.track(batches(), seeds, asked):
+            for images in writer.track(batches(), seeds, asked, each):
                 writer.add(images)
         print(f"{common.count:,} images in {self.folder}: look at {self.folder / 'grid.png'}")
 

@@ -9,7 +9,15 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import Whole, parse_comparison, parse_interval, parse_options, parse_seeds, parse_values
+from snowmelt.cli.values import (
+    Whole,
+    own_folder,
+    parse_comparison,
+    parse_interval,
+    parse_options,
+    parse_seeds,
+    parse_values,
+)
 
 
 def sample(
@@ -100,7 +108,6 @@ def sample(
     from snowmelt import api
     from snowmelt.base.words import counted
     from snowmelt.data.told import read_pairs
-    from snowmelt.interop.formats import is_foreign
     from snowmelt.model.asked import ask
     from snowmelt.model.guidance import Interval
     from snowmelt.report.compare import compare_samplers
@@ -144,9 +151,7 @@ def sample(
             )
         return planned
 
-    folder = out if out is not None else model / "samples"
-    if out is None and is_foreign(model):  # what others wrote stays as it is
-        folder = Path("samples") / (model.stem if model.is_file() else model.absolute().name)
+    folder = out if out is not None else own_folder(model, "samples")
     if compare is not None:
         if sampler is not None or steps is not None:
             raise SnowmeltError("--compare names samplers and steps, so --sampler and --steps cannot be given with it.")

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
@@ -83,6 +84,15 @@ def parse_seeds(seeds: str | None, seed: int, count: int) -> Sequence[int]:
             raise SnowmeltError(f"--seeds {seeds!r} is out of range at {part!r}.")
         result += range(int(low), int(high or low) + 1)
     return result
+
+
+def own_folder(model: Path, kind: str) -> Path:
+    """Where results of a model go by themselves: into its run, but not into what others wrote, which stays as it is."""
+    from snowmelt.interop.formats import is_foreign
+
+    if not is_foreign(model):
+        return model / kind
+    return Path(kind) / (model.stem if model.is_file() else model.absolute().name)
 
 
 def parse_values(pairs: Sequence[str]) -> dict[str, float]:

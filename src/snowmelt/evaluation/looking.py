@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snowmelt.base.words import counted
 from snowmelt.data.cache import Cache
 from snowmelt.data.images import evenly_spaced
 from snowmelt.evaluation.features.choice import features_of_real
@@ -56,7 +57,12 @@ class Looking:
         """The distances."""
         features = {"real": self.of_real, "fake": self.of_fake}
         held_out = self.subject.held_out
-        if held_out is not None and len(held_out) >= FEWEST_OF_FLOOR:
+        if held_out is not None and len(held_out) < FEWEST_OF_FLOOR:
+            self.remark(
+                f"Only {counted(len(held_out), 'image')} held out: with fewer than {FEWEST_OF_FLOOR} there is no "
+                "distance of held-out images to compare with"
+            )
+        elif held_out is not None:
             features |= {"held_out": self._features(held_out.spread(len(self.fake))), "rest": self.of_real[self.rest]}
         return measure_quality(self.real, self.fake, features, self.extractor.dimensions, metrics, self.tell)
 
@@ -72,6 +78,10 @@ class Looking:
         features = None
         if len(self.real) == len(real):
             features = Features(self.of_fake, self.of_real, of_held_out)
+        else:
+            self.remark(
+                f"Copies of {len(real):,} images are sought by their pixels alone: features are of {len(self.real):,}"
+            )
         return find_copies(
             to_network(fake.images[:], fake.value_range),
             shown_held_out,

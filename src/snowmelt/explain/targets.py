@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snowmelt.base.device import widest
 from snowmelt.explain.moving import moving, pictures
 from snowmelt.explain.page import Chapter, Number, prose
 from snowmelt.explain.plot import Axis, Curve, Mark, axis, plot
@@ -65,16 +66,17 @@ def output_of(D: Tensor, x_t: Tensor, rule: Rule) -> Tensor:
 
 @torch.no_grad()
 def look(denoiser: Denoiser, x_0: Tensor, cond: Condition | None, times: list[int], seed: int = 0) -> Seen:
-    """A model's errors on pictures [n, C, H, W] at scale alpha^2 + sigma^2 = 1; all in float64 but the network."""
+    """A model's errors on pictures [n, C, H, W] at scale alpha^2 + sigma^2 = 1; all in float64, where the device has
+    it, but the network."""
     generator = torch.Generator().manual_seed(seed)
     error: dict[str, list[float]] = {name: [] for name in TARGETS}
     unknown: dict[str, list[float]] = {name: [] for name in TARGETS}
-    clean = x_0.double()
+    clean = x_0.to(widest(x_0.device))
     for t in times:
         level = SCHEDULE.level(float(t)).expand(len(x_0))
-        noise = torch.randn(x_0.shape, generator=generator, dtype=torch.float64).to(x_0.device)
+        noise = torch.randn(x_0.shape, generator=generator, dtype=torch.float64).to(clean)
         x_t = jump(clean, level).sample(noise)
-        D = denoiser(x_t.float(), level, cond).double()
+        D = denoiser(x_t.float(), level, cond).to(clean)
         for name in TARGETS:
             rule = rule_of(name, t)
             wanted = target(clean, noise, rule)

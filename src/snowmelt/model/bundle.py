@@ -192,8 +192,7 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
 
     Every file is checked against the hash in the config; pickles are never opened.
     """
-    checkpoint = (path / CHECKPOINT_STATE).is_file()
-    folder = find_model(path.resolve().parent.parent if checkpoint else path)
+    checkpoint, folder = _places(path)
     stored = read_json(folder / CONFIG)
     try:
         if stored["format_version"] != FORMAT_VERSION:
@@ -205,21 +204,17 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         images = ImageSpec.from_config(stored["images"])
         _require_consistent(network_config, images, folder / CONFIG)
         sampler = SamplerDefaults(**stored["sampler"])
-        if checkpoint:
-            file, digest = path / f"{CHECKPOINT_GROUPS[weights]}.safetensors", _checkpoint_digest(path, weights)
-        else:
-            name = FILES[weights]
-            if name not in stored["files"]:
-                raise SnowmeltError(f"{folder} holds no {weights} weights.", f"It holds: {', '.join(stored['files'])}.")
-            file, digest = folder / name, str(stored["files"][name])
+        file, digest = _weights_at(path, weights)
         device = device or torch.device("cpu")
 
         def denoiser(file: Path, digest: str) -> NetworkDenoiser:
             network = _load_network(network_config, file, digest, device)
             return NetworkDenoiser.from_config(network, stored["denoiser"])
 
-        has_guide = GUIDE in stored["files"] and not checkpoint
-        guide = denoiser(folder / GUIDE, str(stored["files"][GUIDE])) if has_guide else None
+        # Of a checkpoint its own, if one had been kept by then.
+        place, hashes = (path, read_json(path / CHECKPOINT_STATE)["files"]) if checkpoint else (folder, stored["files"])
+        kept = hashes.get("guide" if checkpoint else GUIDE)
+        guide = None if kept is None else denoiser(place / GUIDE, str(kept))
         training = {**stored["training"], **(_checkpoint_place(path) if checkpoint else {})}
         return Model(denoiser(file, digest), images, sampler, training, weights, digest, guide)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -248,8 +243,27 @@ def load_images(path: Path) -> ImageSpec:
     return ImageSpec.from_config(read_json(find_model(path) / CONFIG)["images"])
 
 
-def _checkpoint_digest(folder: Path, weights: Weights) -> str:
-    return str(read_json(folder / CHECKPOINT_STATE)["files"][CHECKPOINT_GROUPS[weights]])
+def digest_at(path: Path, weights: Weights) -> str:
+    """SHA-256 of the weights that `load_model` takes from a path."""
+    return _weights_at(path, weights)[1]
+
+
+def _places(path: Path) -> tuple[bool, Path]:
+    """Whether the path is a checkpoint's; and the model folder, which of a checkpoint is the run's."""
+    checkpoint = (path / CHECKPOINT_STATE).is_file()
+    return checkpoint, find_model(path.resolve().parent.parent if checkpoint else path)
+
+
+def _weights_at(path: Path, weights: Weights) -> tuple[Path, str]:
+    """The file of the weights, and its SHA-256."""
+    checkpoint, folder = _places(path)
+    if checkpoint:
+        group = CHECKPOINT_GROUPS[weights]
+        return path / f"{group}.safetensors", str(read_json(path / CHECKPOINT_STATE)["files"][group])
+    name, hashes = FILES[weights], read_json(folder / CONFIG)["files"]
+    if name not in hashes:
+        raise SnowmeltError(f"{folder} holds no {weights} weights.", f"It holds: {', '.join(hashes)}.")
+    return folder / name, str(hashes[name])
 
 
 def _checkpoint_place(folder: Path) -> dict[str, Any]:

@@ -5,21 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from snowmelt.interop.card import Card
-from snowmelt.report.evaluation import SAMPLES, compared, measured, picture_of
+from snowmelt.model.bundle import Weights, digest_at
+from snowmelt.report.evaluation import SAMPLES, compared, drawn, measured, picture_of
 from snowmelt.report.page import Run
 from snowmelt.training.judged import run_of
 
 
-def card_of(path: Path) -> Card:
+def card_of(path: Path, weights: Weights = "ema") -> Card:
     """Samples and the newest measurement of the run that a model lies in; nothing where it lies in none."""
     folder = run_of(path)
     if folder is None:
         return Card()
-    run = Run.read(folder)
-    pictures = [folder / "samples" / "grid.png", *(picture_of(file, SAMPLES) for file, _ in run.results)]
+    run, digest = Run.read(folder), digest_at(path, weights)
+    # Of these weights, and of pictures that they drew: not of an earlier checkpoint, nor of somebody else's.
+    own = [(file, result) for file, result in run.results if drawn(result) and result["model"]["sha256"] == digest]
+    pictures = [folder / "samples" / "grid.png", *(picture_of(file, SAMPLES) for file, _ in own)]
     pictures += run.previews[-1:]
     grid = next((picture.read_bytes() for picture in pictures if picture.is_file()), None)
-    if not run.results:
+    if not own:
         return Card(grid)
-    result = run.results[0][1]
+    result = own[0][1]
     return Card(grid, measured(result), compared(result))

@@ -156,6 +156,11 @@ def write_result(result: Result, path: Path) -> Path:
     return place
 
 
+def drawn(result: Result) -> bool:
+    """Whether it is of samples that the model drew, not of pictures that were brought beside it."""
+    return result["model"] is not None and "sampler" in (result["protocol"].get("fake") or {})
+
+
 def picture_of(path: Path, kind: str) -> Path:
     """Where a picture lies that belongs to the result at `path`."""
     return path.with_name(f"{path.stem}-{kind}.png")

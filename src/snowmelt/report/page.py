@@ -15,7 +15,7 @@ from snowmelt.evaluation.anatomy import Anatomy
 from snowmelt.evaluation.evaluate import FORMAT
 from snowmelt.report.anatomy import draw_anatomy
 from snowmelt.report.curves import WORDS, draw_losses
-from snowmelt.report.evaluation import COPIES, FOLDER, SAMPLES, compared, likelihood_rows, measured, picture_of
+from snowmelt.report.evaluation import COPIES, FOLDER, SAMPLES, compared, drawn, likelihood_rows, measured, picture_of
 from snowmelt.report.html import bullets, command, figure, folded, heading, page, paragraph, strip, table
 from snowmelt.report.rate import WORDS as RATE_WORDS
 from snowmelt.report.rate import draw_rate
@@ -120,7 +120,7 @@ def _about(run: Run) -> str:
 def _samples(run: Run, grid: Path | None) -> list[str]:
     for path, result in [] if grid is not None else run.results:
         picture = picture_of(path, SAMPLES)
-        if picture.is_file():
+        if picture.is_file() and drawn(result):
             words = f"New images, drawn from noise: {compared(result).split(' beside ')[0]}."
             return [heading("Samples"), figure(picture.read_bytes(), words)]
     return [] if grid is None else [heading("Samples"), figure(grid.read_bytes(), "New images, drawn from noise.")]

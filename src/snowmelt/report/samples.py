@@ -65,6 +65,7 @@ class SampleWriter:
         self._rows: list[dict[str, Any]] = []
         self._seeds: Sequence[int] = ()
         self._asked: Asked | None = None
+        self._each: Sequence[Mapping[str, Any]] | None = None
         self._kept: list[Tensor] = []
         self._grid: list[Tensor] = []
 
@@ -73,9 +74,18 @@ class SampleWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def track(self, batches: Iterable[Tensor], seeds: Sequence[int], asked: Asked) -> Iterator[Tensor]:
-        """The batches one by one, with a progress bar on a terminal and a line every few seconds elsewhere."""
-        self._seeds, self._asked = seeds, asked
+    def track(
+        self,
+        batches: Iterable[Tensor],
+        seeds: Sequence[int],
+        asked: Asked,
+        each: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Iterator[Tensor]:
+        """The batches one by one, with a progress bar on a terminal and a line every few seconds elsewhere.
+
+        each  what is recorded of a sample in place of its seed
+        """
+        self._seeds, self._asked, self._each = seeds, asked, each
         console = Console(file=sys.stdout, highlight=False)
         columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("images"), TimeRemainingColumn())
         done, last = 0, time.monotonic()
@@ -98,7 +108,8 @@ class SampleWriter:
             self._kept.append(images)
         for image in images:
             number = len(self._rows)
-            row: dict[str, Any] = {"file": self._name(number), "seed": self._seeds[number], **self._about}
+            own = {"seed": self._seeds[number]} if self._each is None else self._each[number]
+            row: dict[str, Any] = {"file": self._name(number), **own, **self._about}
             if self._asked is not None:
                 row |= self._asked.record(number)
             if self.form == "png":

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from snowmelt.base.device import widest
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
@@ -133,7 +134,7 @@ def slerp(a: Tensor, b: Tensor, parts: Tensor) -> Tensor:
     The straight line between two noises passes through images of too little noise; the arc keeps their length.
     """
     cosine = torch.dot(a.flatten(), b.flatten()) / (a.norm() * b.norm())
-    angle = torch.acos(cosine.clamp(-1, 1).double())
+    angle = torch.acos(cosine.clamp(-1, 1).to(widest(a.device)))
     parts = parts.to(angle)
     if float(angle) < 1e-6:
         weight_a, weight_b = 1 - parts, parts

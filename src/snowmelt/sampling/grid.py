@@ -30,8 +30,15 @@ def make_grid(name: str, schedule: Schedule, steps: int, **options: float) -> Te
             f"Ask for at most {schedule.steps}.",
         )
     grids.check_options(name, options)
+    for key, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise SnowmeltError(f"Grid {name!r}: {key} is a number, not {value!r}.")
+    try:
+        levels = grids.get(name)(schedule, steps, **options)
+    except OverflowError as error:
+        raise SnowmeltError(f"Grid {name!r} cannot be computed with {options}.", "Choose less extreme ones.") from error
     clean = torch.tensor([torch.inf], dtype=torch.float64)
-    return torch.cat([grids.get(name)(schedule, steps, **options), clean])
+    return torch.cat([levels, clean])
 
 
 def ending(log_snr: Tensor, strength: float) -> Tensor:

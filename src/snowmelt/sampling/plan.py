@@ -68,7 +68,7 @@ class SamplePlan:
             "sampler": table.name,
             "steps": sum(row.done for row in table.rows),
             "grid": self.grid,
-            "options": dict(self.options),
+            "options": {name: _written(value) for name, value in self.options.items()},
             "clip": self.denoiser.clip,
             "evaluations": self.evaluations,
             "guidance": self.guidance,
@@ -132,8 +132,8 @@ def plan_sampling(
     """
     default = model.sampler
     if isinstance(sampler, Tableau):
-        if steps is not None or grid is not None or options:
-            raise SnowmeltError("A sampler given as a table has its steps, grid and options in it already.")
+        if steps is not None or grid is not None or options or strength != 1:
+            raise SnowmeltError("A sampler given as a table has its steps, grid, options and strength in it already.")
         tableau, chosen = sampler, {}
     else:
         grid = grid or default.grid or default_grid(model.denoiser.schedule)
@@ -155,6 +155,11 @@ def plan_sampling(
     clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
     led = guide if away == "guide" else None
     return SamplePlan(model, tableau, grid, clipped, brownian, weight, away, interval, chosen, led)
+
+
+def _written(value: Any) -> Any:
+    """An option as JSON has it: infinity is a word there."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _usual_steps(own: int, schedule: Schedule) -> int:

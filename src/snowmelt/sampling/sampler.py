@@ -66,6 +66,8 @@ def build_tableau(name: str, log_snr: Tensor, options: dict[str, Any] | None = N
     levels = Levels(log_snr.double(), common.get("final", solver.final))
     first = common.get("first")
     if first is None:
+        if "data_std" in common:
+            raise SnowmeltError("data_std is that of an analytic first step.", "Add --set first=analytic.")
         return _build(name, solver, levels, own)
     if first != "analytic" or len(levels) < 2:
         raise SnowmeltError(f"first: expected analytic, and two steps or more, got {first!r} and {len(levels)} steps.")

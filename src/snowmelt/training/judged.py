@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from snowmelt.data.data_set import Data
 from snowmelt.data.pipeline import FINGERPRINT, load_data
 from snowmelt.evaluation.pictures import Pictures, of_split, read_pictures, resizing
 from snowmelt.evaluation.subject import Subject
+from snowmelt.image.codec import ValueRange
 from snowmelt.model.bundle import Model
 from snowmelt.sampling.plan import SamplePlan
 from snowmelt.training.config import DataConfig, load_config
@@ -30,6 +31,8 @@ def judged_model(
     """A model: its own samples, or those of the folder `fake`; beside the images of its run, or those called `real`."""
     spec = plan.model.images
     data, remarks = data_of(path, plan.model, real, progress)
+    if real is not None:  # whose values mean what the model's do
+        data = replace(data, value_range=_common(spec.value_range, data.value_range, wider=False))
     training = of_split(data, data.training, "training" if real is None else "others")
     samples = None
     if fake is not None:
@@ -37,6 +40,7 @@ def judged_model(
             fake, size=(spec.height, spec.width), channels=spec.channels, one_size=True, progress=progress
         )
         remarks += notes
+        samples = replace(samples, value_range=_common(spec.value_range, samples.value_range, wider=False))
     told = data if (data.class_names, data.conditions) == (spec.class_names, spec.conditions) else None
     if told is None:
         remarks.append(
@@ -95,10 +99,26 @@ def judged_samples(real: str, fake: str, progress: Progress | None = None) -> Su
     channels, *size = samples.shape
     everything, notes = read_pictures(real, size=(size[0], size[1]), channels=channels, progress=progress)
     data = load_data(real, size=(size[0], size[1]), channels=channels, holdout=HOLDOUT)
+    # One value means the same in both.
+    meant = _common(everything.value_range, samples.value_range)
+    samples = replace(samples, value_range=_common(meant, samples.value_range))
+    everything = replace(everything, value_range=_common(meant, everything.value_range))
+    data = replace(data, value_range=_common(meant, data.value_range))
+    if meant.dtype != "uint8" and meant.dtype == samples.value_range.dtype:
+        remarks.append(f"Values of both are read from {meant.low:g}, black, to {meant.high:g}, white")
     rest = None
     if len(data.training.images) < len(everything):  # no official test split: held-out images are among the real ones
         rest = torch.searchsorted(everything.images.rows, data.training.images.rows)
     return Subject(everything, _held_out(data), rest, samples, remarks=(*remarks, *notes))
+
+
+def _common(one: ValueRange, other: ValueRange, wider: bool = True) -> ValueRange:
+    """What values of two sets of pictures mean together: from the least black to the greatest white, or with `wider`
+    off what they do in the first; the second's own where they are of different kinds.
+    """
+    if one.dtype != other.dtype:
+        return other
+    return ValueRange(one.dtype, min(one.low, other.low), max(one.high, other.high)) if wider else one
 
 
 def _held_out(data: Data) -> Pictures | None:
