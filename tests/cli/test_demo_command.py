@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from snowmelt import api
+
 ROOT = Path(__file__).parents[2]
+
+
+def test_no_other_run_is_taken_for_a_demo_and_none_is_lost_to_a_typo(refusal, finished_run, tmp_path):
+    for out, wrong in ((finished_run, ()), (tmp_path / "demo", ("--device", "abacus"))):
+        if not out.exists():
+            api.train("digits", out=out, steps=1)
+        assert refusal("demo", "--out", out, "--overwrite", *wrong)
+        assert (out / "config.yaml").is_file()
 
 
 def test_the_demo_trains_draws_measures_and_reports(snowmelt, tmp_path):
@@ -42,10 +52,10 @@ def test_ctrl_c_ends_the_demo_and_keeps_its_run(snowmelt, tmp_path):
 
 def test_a_demo_is_replaced_on_request_only(refusal, snowmelt, tmp_path):
     out = tmp_path / "demo"
-    out.mkdir()
-    (out / "config.yaml").write_text("that of the demo before")
+    api.train("digits", out=out, steps=1)
+    before = (out / "config.yaml").read_text()
     assert "--overwrite" in refusal("demo", "--out", out, "--minutes", 0.02)
-    assert (out / "config.yaml").read_text() == "that of the demo before"
+    assert (out / "config.yaml").read_text() == before
     assert snowmelt("demo", "--out", out, "--minutes", 0.02, "--overwrite").code == 0
     assert (out / "report.html").is_file()
 

@@ -238,6 +238,24 @@ def test_a_tar_that_was_cut_short_says_so(tmp_path):
         load_data(tmp_path / "b.tar.gz")
 
 
+def test_a_tar_with_a_broken_header_does_not_end_there(tmp_path):
+    path = write(tmp_path / "a.tar", {f"{i:02}.png": png(i) for i in range(10)})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"05.png") + 100] ^= 1  # its checksum fails
+    path.write_bytes(content)
+    with pytest.raises(SnowmeltError, match="cannot be read as a tar file: damaged or cut off at byte"):
+        load_data(path)
+
+
+def test_a_damaged_xz_is_told(tmp_path):
+    path = write(tmp_path / "a.tar.xz", {f"{i}.png": png(i, (64, 64)) for i in range(10)})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(SnowmeltError, match="cannot be read as a tar file"):
+        load_data(path)
+
+
 def test_an_archive_without_pictures_says_what_it_holds(tmp_path):
     with pytest.raises(SnowmeltError, match=r"No images in .*a\.zip.*\n.*found 1 \.txt"):
         load_data(write(tmp_path / "a.zip", {"x.txt": b""}))

@@ -1,5 +1,6 @@
 """Pictures are decoded once; what is kept is right, whole, shared, bounded, and can be done without."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.data import files
+from snowmelt.data import decoded, files, scan
 from snowmelt.data.cache import Cache, open_cache, parse_bytes
+from snowmelt.data.files import FolderFiles
 from snowmelt.data.pipeline import load_data
 
 LARGE = 10**9
@@ -107,6 +109,30 @@ def test_the_same_pictures_elsewhere_are_not_decoded_again(folder, cache, decodi
     assert len(decodings) == 30
     assert second.fingerprint == first.fingerprint
     assert len(cache.entries()) == 1
+
+
+def test_a_decoder_that_is_installed_later_reads_them_anew(folder, cache, headers, monkeypatch):
+    load_data(folder, cache=cache)
+    read = len(headers)
+    for module in (scan, decoded):
+        monkeypatch.setattr(module, "decoders", lambda: "tifffile 1")
+    load_data(folder, cache=cache)
+    assert len(headers) == 2 * read
+
+
+def test_what_could_not_be_reached_is_tried_again(folder, cache, monkeypatch):
+    whole = FolderFiles.open
+
+    def refused(self, index):
+        if index == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(self, index)
+
+    monkeypatch.setattr(FolderFiles, "open", refused)
+    broken = load_data(folder, cache=cache, allow_unreadable=True).report.unreadable
+    assert [why for _, why in broken] == ["Input/output error"]
+    monkeypatch.setattr(FolderFiles, "open", whole)
+    assert load_data(folder, cache=cache).report.unreadable == ()
 
 
 def test_the_pictures_are_mapped_not_read(folder, cache):

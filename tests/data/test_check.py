@@ -124,6 +124,13 @@ def test_a_preview_is_not_written_over_or_among_the_pictures(refusal, album, tmp
     assert sorted(album.rglob("*")) == there
 
 
+def test_nor_over_any_other(refusal, album, tmp_path):
+    (tmp_path / "cat.png").write_bytes(b"a cat")
+    told = refusal("data", "check", album, "--preview", tmp_path / "cat.png")
+    assert "cat.png is there already" in told
+    assert (tmp_path / "cat.png").read_bytes() == b"a cat"
+
+
 def test_a_preview_over_a_folder_is_refused(refusal, album, tmp_path):
     (tmp_path / "p.png").mkdir()
     assert f"Cannot write {tmp_path / 'p.png'}" in refusal("data", "check", album, "--preview", tmp_path / "p.png")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.data.sources.beside import rows_of
 from snowmelt.data.sources.labels import array_labels, file_labels
 
 NAMES = ["cat_1.png", "b/dog_2.png", "b/cat_3.png"]
@@ -40,6 +41,13 @@ def table(tmp_path):
         return path
 
     return write
+
+
+def test_a_caption_may_hold_what_unicode_calls_the_end_of_a_line():
+    line = '{"file_name": "a.png", "text": "one\u2028two"}\r\n'
+    rows = rows_of((line + "\n" + line).encode(), "metadata.jsonl")
+    assert [(number, row["text"]) for number, row in rows] == [(1, "one\u2028two"), (3, "one\u2028two")]
+    assert rows_of(b'file_name,text\r\na.png,"one\ntwo"\r\n', "a.csv")[0][1]["text"] == "one\ntwo"
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

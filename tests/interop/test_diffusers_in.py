@@ -330,6 +330,8 @@ def test_what_has_no_equal_is_refused_with_the_reason(name, folder, theirs):
         ({"trained_betas": ["a"]}, "trained_betas is 'a'"),
         ({"timestep_spacing": "odd"}, "leading, linspace or trailing"),
         ({"beta_end": 2}, "betas must satisfy"),
+        ({"timestep_type": "continuous"}, "timestep_type 'continuous' has no equal"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 100}, "another time than 1000 t"),
     ],
     ids=str,
 )
@@ -342,6 +344,11 @@ def test_a_scheduler_without_an_equal_is_refused_with_the_reason(changes, match,
 def test_what_our_sampler_does_otherwise_is_said(folder):
     edited(folder / "scheduler" / "scheduler_config.json", steps_offset=1, set_alpha_to_one=False, clip_sample_range=2)
     assert len(read_foreign(folder).notes) == 3
+    solver = {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3}
+    edited(folder / "scheduler" / "scheduler_config.json", thresholding=True, use_beta_sigmas=True, **solver)
+    notes = " ".join(read_foreign(folder).notes)
+    for key in ("sample_max_value", "algorithm_type is sde-dpmsolver++", "solver_order is 3", "use_beta_sigmas"):
+        assert key in notes
     DDIMScheduler().save_pretrained(folder / "scheduler")
     assert ["clipped" in note for note in read_foreign(folder).notes] == [True]
 

@@ -51,6 +51,8 @@ def plain_model(tmp_path):
 
 
 def test_a_run_is_pushed_in_one_commit_and_drawn_from_by_name(command, hub, finished_run, tmp_path):
+    judged = command("eval", finished_run, "-n", 8, "--steps", 1, "--metrics", "kid")
+    assert judged.returncode == 0, judged.stderr
     done = command("push", finished_run, "me/shoes")
     assert done.returncode == 0, done.stderr
     assert "Note: This model cannot be said in diffusers' words: it predicts 'edm'" in done.stdout
@@ -71,6 +73,7 @@ def test_a_run_is_pushed_in_one_commit_and_drawn_from_by_name(command, hub, fini
     card = (hub.folder / "README.md").read_text()
     assert "library_name: snowmelt" in card
     assert "![Samples](grid.png)" in card
+    assert "beside 20 training images of shoes" in card
     assert "snowmelt sample hf:me/shoes -n 16" in card
     draw = ("-n", 2, "--steps", 2, "--format", "npy", "--out")
     assert command("sample", "hf:me/shoes", *draw, "theirs").returncode == 0

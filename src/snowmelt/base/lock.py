@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from typing import IO
 
 try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
+
+
+# What file systems answer that know no locks.
+UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def take_lock(file: int | IO[str]) -> bool:
@@ -21,4 +26,7 @@ def take_lock(file: int | IO[str]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in UNKNOWN:
+            raise
     return True

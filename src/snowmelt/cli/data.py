@@ -13,6 +13,8 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.cli.values import Whole, parse_size, spoken
 from snowmelt.data.own import PREVIEW
 
+MADE_BY = "snowmelt data check"
+
 
 def check(
     data: str,
@@ -78,7 +80,7 @@ def check(
         asked=[name for name in ("size", "channels") if given[name] is not None],
         test=found.test,
     )
-    save_png(preview, image_grid(found.preview))
+    save_png(preview, image_grid(found.preview), {"Software": MADE_BY})
     if json_:
         print(json.dumps({**found.to_json(), "defaults": defaults, "preview": str(preview)}, indent=2))
         return
@@ -90,10 +92,23 @@ def check(
     sys.stdout.flush()
 
 
+def _is_preview(path: Path) -> bool:
+    """Whether a picture is a preview of before, which may be written over."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Software") == MADE_BY
+    except OSError:
+        return False
+
+
 def _refuse_place(preview: Path, data: str) -> None:
     """Refuse to write the preview over a picture, or to where it would be taken for one of the data set's."""
     if preview.suffix.lower() != ".png":
         raise SnowmeltError(f"--preview {preview}: a PNG is written.", "Expected a name that ends in .png.")
+    if preview.name != PREVIEW and preview.is_file() and not _is_preview(preview):
+        raise SnowmeltError(f"--preview {preview} is there already.", f"Choose another name, or {PREVIEW}.")
     folder = Path(data).expanduser()
     if preview.name != PREVIEW and folder.is_dir() and folder.resolve() in preview.resolve().parents:
         raise SnowmeltError(

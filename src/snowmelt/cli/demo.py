@@ -42,6 +42,7 @@ def demo(
     import torch
 
     from snowmelt import api
+    from snowmelt.base.device import choose_device
     from snowmelt.base.errors import SnowmeltError
     from snowmelt.base.files import quoted
     from snowmelt.data.pipeline import load_data
@@ -53,13 +54,17 @@ def demo(
     from snowmelt.report.judge import judge
     from snowmelt.report.page import write_run_page
     from snowmelt.report.samples import SampleWriter
+    from snowmelt.training.budget import Budget
+    from snowmelt.training.config import load_config
     from snowmelt.training.progress import Reporter
     from snowmelt.training.run import CONFIG, was_stopped
 
     if out.exists():
-        if not overwrite or not (out / CONFIG).is_file():
-            what = "already holds a run" if (out / CONFIG).is_file() else "exists and is no run"
+        is_run = (out / CONFIG).is_file()
+        if not overwrite or not is_run or load_config(out / CONFIG).data.source != "digits":
+            what = "already holds a run" if is_run else "exists and is no run"
             raise SnowmeltError(f"{out} {what}.", "Add --overwrite to replace a demo, or choose another --out.")
+        choose_device(device), Budget(minutes=minutes)  # what is wrong with them is told before anything is lost
         shutil.rmtree(out)
     run = api.train("digits", out=out, minutes=minutes, seed=seed, device=device, reporter=Reporter())
     if was_stopped(run):  # by Ctrl-C, which was meant for the whole command

@@ -94,8 +94,12 @@ class Cache:
         Raises OSError or SnowmeltError where nothing can be written there.
         """
         self.prune(self.limit - size)
-        with suppress(FileExistsError), atomic_folder(self._pixels / key) as folder:
-            yield folder
+        try:
+            with atomic_folder(self._pixels / key) as folder:
+                yield folder
+        except (OSError, SnowmeltError):
+            if not (self._pixels / key).exists():  # else another process was faster
+                raise
 
     @contextmanager
     def alone(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -112,7 +116,8 @@ class Cache:
             try:
                 yield
             finally:
-                place.unlink(missing_ok=True)
+                with suppress(OSError):  # Windows removes no file that is open
+                    place.unlink(missing_ok=True)
 
     def recall(self, name: str) -> Any:
         """The value that `remember` was given, or None."""

@@ -8,6 +8,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import BinaryIO
 
 import numpy as np
@@ -17,7 +20,7 @@ from PIL.ImageFile import ImageFile
 from snowmelt.data.colour import in_srgb
 from snowmelt.data.deep_tiff import advice, read_deep, read_deep_header
 from snowmelt.data.fit import FITS, fit_plane
-from snowmelt.data.items import Header, Pixels, Target, UnreadableError
+from snowmelt.data.items import Header, Pixels, Target, UnreachableError, UnreadableError
 from snowmelt.data.planes import refuse_mixture
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -49,6 +52,8 @@ DEEP_COLOUR = re.compile(r";16[BLN]")  # in the raw mode: 16 bits a channel in t
 ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 PILLOW_MODE = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
+MODULES = {"pillow": "PIL"}
+
 ORIENTATION = 0x0112  # the EXIF tag, and what undoes each of its values
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -60,6 +65,13 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = (5, 6, 7, 8)
+
+
+@cache
+def decoders() -> str:
+    """What reads pictures here, with versions: what is remembered of files holds for the same alone."""
+    there = ("pillow", "tifffile", "imagecodecs")
+    return " ".join(f"{name} {version(name)}" for name in there if find_spec(MODULES.get(name, name)))
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -183,8 +195,12 @@ def _opened(file: BinaryIO) -> Iterator[ImageFile]:
         raise UnreadableError(
             f"its header claims more than the {MAX_PIXELS:,} pixels that are read (a decompression bomb?): {error}"
         ) from error
+    except MemoryError as error:
+        raise UnreachableError("there was not enough memory to read it") from error
     # A damaged file can make Pillow's decoders raise anything: SyntaxError, struct.error, IndexError, ...
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Pillow
+            raise UnreachableError(error.strerror or str(error)) from error
         raise UnreadableError(str(error) or type(error).__name__) from error
 
 

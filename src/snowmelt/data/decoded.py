@@ -16,7 +16,8 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import read_json, readable_bytes, write_json
 from snowmelt.data.arrays import Rows
 from snowmelt.data.cache import ABOUT, Arrays, Cache
-from snowmelt.data.items import DIGEST, HEAD, Items, Pixels, Target, UnreadableError, digest_of
+from snowmelt.data.decode import decoders
+from snowmelt.data.items import DIGEST, HEAD, Items, Pixels, Target, UnreachableError, UnreadableError, digest_of
 from snowmelt.data.memory import fits_memory
 from snowmelt.data.scan import decode
 from snowmelt.data.threads import for_each
@@ -111,11 +112,13 @@ def _cached(
 ) -> Decoded:
     """Out of the cache, and first into it where it is not there; raises OSError where nothing can be written."""
     stamp = items.stamp()
-    memo = None if stamp is None else f"pixels-{_key(target, [stamp])}"
+    # What was broken before may be whole now.
+    memo = None if stamp is None else f"pixels-{_key(target, [stamp, json.dumps(sorted(broken.items())).encode()])}"
     key = None if memo is None else cache.recall(memo)
     if key is None:
-        key = _key(target, _contents(items, broken, hashed))
-        if memo is not None:
+        contents, passing = _contents(items, broken, hashed)
+        key = _key(target, contents)
+        if memo is not None and not passing:
             cache.remember(memo, key)
     else:
         hashed(len(items))
@@ -136,23 +139,25 @@ def _cached(
     return found
 
 
-def _contents(items: Items, broken: Mapping[int, str], hashed: Done) -> list[bytes]:
-    """Every item's digest, or why it has none."""
-    found = [b""] * len(items)
+def _contents(items: Items, broken: Mapping[int, str], hashed: Done) -> tuple[list[bytes], bool]:
+    """Every item's digest, or why it has none; and whether one has none for a reason that passes."""
+    found, passing = [b""] * len(items), False
 
     def look(index: int) -> None:
+        nonlocal passing
         try:
             found[index] = broken[index].encode() if index in broken else items.digest(index)
         except UnreadableError as error:
             found[index] = str(error).encode()
+            passing |= isinstance(error, UnreachableError)
 
     for_each(look, len(items), hashed)
-    return found
+    return found, passing
 
 
 def _key(target: Target, parts: list[bytes]) -> str:
     """What depends on all that the pixels depend on."""
-    hashing = blake2b(f"{FORMAT} {asdict(target)}".encode(), digest_size=DIGEST)
+    hashing = blake2b(f"{FORMAT} {decoders()} {asdict(target)}".encode(), digest_size=DIGEST)
     for part in parts:
         hashing.update(b"%d " % len(part) + part)
     return hashing.hexdigest()
@@ -228,7 +233,7 @@ def _looked_at(
     def make() -> Arrays:
         return _heads(items, broken, count)
 
-    found = make() if stamp is None else cache.arrays(f"heads-{stamp.hex()}", make)
+    found = make() if stamp is None else cache.arrays(f"heads-{_key(target, [stamp])}", make)
     done(len(items) - told)
     failed = {**broken, **{int(index): why for index, why in json.loads(str(found["failed"]))}}
     low, high = _extremes(items, target, failed)

@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
 from snowmelt.data.decode import read_header, read_image
-from snowmelt.data.items import DIGEST, Header, Pixels, Target, UnreadableError, digest_of, head_digest_of
+from snowmelt.data.items import (
+    DIGEST,
+    Header,
+    Pixels,
+    Target,
+    UnreachableError,
+    UnreadableError,
+    digest_of,
+    head_digest_of,
+)
 
 
 class Files(ABC):
@@ -57,11 +67,16 @@ class Files(ABC):
         """See Items.stamp; a subclass that can tell does."""
         return None
 
-    def _file(self, index: int) -> BinaryIO:
+    @contextmanager
+    def _file(self, index: int) -> Iterator[BinaryIO]:
+        """The opened file; what the system refuses, now or while it is read, is an UnreachableError."""
         try:
-            return self.open(index)
-        except OSError as error:
+            with self.open(index) as file:
+                yield file
+        except FileNotFoundError as error:
             raise UnreadableError(error.strerror or str(error)) from error
+        except OSError as error:
+            raise UnreachableError(error.strerror or str(error)) from error
 
 
 class FolderFiles(Files):

@@ -38,6 +38,10 @@ class UnreadableError(Exception):
     """One item cannot be used; the message is the reason, without the item's name. The others go on without it."""
 
 
+class UnreachableError(UnreadableError):
+    """It could not be read this time, for a reason outside of it (a disk, a share, memory): maybe it can later."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What is known of a picture before its pixels are decoded.

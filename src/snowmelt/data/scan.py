@@ -11,8 +11,19 @@ import numpy as np
 
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.cache import Cache
+from snowmelt.data.decode import decoders
 from snowmelt.data.fit import FITS
-from snowmelt.data.items import MOST_CHANNELS, Header, Items, Pixels, Source, Target, UnreadableError
+from snowmelt.data.items import (
+    MOST_CHANNELS,
+    Header,
+    Items,
+    Pixels,
+    Source,
+    Target,
+    UnreachableError,
+    UnreadableError,
+    digest_of,
+)
 from snowmelt.data.report import ScanReport, reasons
 from snowmelt.data.threads import for_each
 
@@ -114,23 +125,26 @@ def _headers(
 ) -> tuple[dict[Header, int], dict[int, str]]:
     """How many items have which header, in the order in which they are met, and why the others have none."""
     stamp = items.stamp() if cache is not None else None
-    memo = None if stamp is None else f"headers-{stamp.hex()}"
+    memo = None if stamp is None else f"headers-{digest_of(stamp + decoders().encode()).hex()}"
     known = cache.recall(memo) if cache is not None and memo is not None else None
     if known is not None:
         done(len(items))
         return {Header(**header): count for header, count in known["headers"]}, dict(known["broken"])
     seen: list[Header | None] = [None] * len(items)
     broken: dict[int, str] = {}
+    passing = False
 
     def look(index: int) -> None:
+        nonlocal passing
         try:
             seen[index] = items.header(index)
         except UnreadableError as error:
             broken[index] = str(error)
+            passing |= isinstance(error, UnreachableError)
 
     for_each(look, len(items), done)
     headers = dict(Counter(header for header in seen if header is not None))
-    if cache is not None and memo is not None:
+    if cache is not None and memo is not None and not passing:
         listed = [[asdict(header), count] for header, count in headers.items()]
         cache.remember(memo, {"headers": listed, "broken": sorted(broken.items())})
     return headers, broken

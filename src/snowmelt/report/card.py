@@ -25,4 +25,4 @@ def card_of(path: Path, weights: Weights = "ema") -> Card:
     if not own:
         return Card(grid)
     result = own[0][1]
-    return Card(grid, measured(result), compared(result))
+    return Card(grid, measured(result), compared(result, abroad=True))

@@ -33,11 +33,12 @@ def lines(result: Result) -> list[str]:
     return [compared(result), *rows, *(f"- {sentence}" for sentence in result["findings"])]
 
 
-def compared(result: Result) -> str:
-    """What was compared with what."""
+def compared(result: Result, abroad: bool = False) -> str:
+    """What was compared with what; for readers `abroad` without the folders in which it lay."""
     protocol = result["protocol"]
     fake, real = protocol.get("fake"), protocol["real"]
-    images = f"{real['images']:,} {'training' if real['split'] == 'training' else 'real'} images of {real['data']}"
+    data = Path(real["data"]).name if abroad else real["data"]
+    images = f"{real['images']:,} {'training' if real['split'] == 'training' else 'real'} images of {data}"
     if fake is None:
         return images
     if "sampler" in fake:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import posixpath
 import tarfile
 import zipfile
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,8 @@ from snowmelt.data.sources.kind import SOURCES, Kind
 ZIP = (".zip",)
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 # What a zip file's member raises that is not whole, or that needs a password or a method nobody knows.
-DAMAGED = (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError, ValueError)
+DAMAGED = (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError)
+ENDS = ("EOFHeaderError", "EmptyHeaderError")  # what the library finds where a tar file does end
 # A member that would unpack to more is none of a picture's size.
 MAX_MEMBER = 2**28
 # A compressed tar has to be read from its start, so its pictures are kept, compressed as they are, in memory.
@@ -173,6 +175,20 @@ def find_tar(path: str, labels: str) -> Source:
     return _source(path, files, labels, skipped, read)
 
 
+class WholeInfo(tarfile.TarInfo):
+    """A member whose header is whole: the library takes a damaged one for the end, and what follows would be lost."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        """See TarInfo."""
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            if type(error).__name__ in ENDS:
+                raise
+            raise tarfile.ReadError(f"damaged or cut off at byte {archive.offset:,}: {error}") from error
+
+
 def _target(link: tarfile.TarInfo) -> str:
     """Which member a link means: a symbolic one is written as seen from where it lies."""
     base = posixpath.dirname(link.name) if link.issym() else ""
@@ -183,9 +199,9 @@ def _target(link: tarfile.TarInfo) -> str:
 def opened_tar(path: str | Path, plain: bool) -> Iterator[tarfile.TarFile]:
     """The tar file, compressed unless `plain`; whatever is wrong with it while it is read is a SnowmeltError."""
     try:
-        with tarfile.open(path, "r:" if plain else "r:*") as archive:
+        with tarfile.open(path, "r:" if plain else "r:*", tarinfo=WholeInfo) as archive:
             yield archive
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         hint = "If it is compressed, its name has to say so: .tar.gz, .tgz, .tar.bz2 or .tar.xz." if plain else None
         raise SnowmeltError(f"{path} cannot be read as a tar file: {error}.", hint) from error
 

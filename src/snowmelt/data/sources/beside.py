@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,17 +40,19 @@ def read_table(flag: str, way: str, root: Path) -> tuple[Path, list[Row]]:
 def rows_of(content: bytes, name: str, hint: str | None = None) -> list[Row]:
     """The rows of a table's bytes, CSV or JSON lines by the ending of its name; raises SnowmeltError with `hint`."""
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SnowmeltError(f"{name} is not UTF-8 text: {error}.", hint) from error
     if name.lower().endswith(".csv"):
-        return _csv_rows(lines, name, hint)
-    return [(line, _object(text, f"{name}, line {line}", hint)) for line, text in enumerate(lines, 1) if text.strip()]
+        return _csv_rows(text, name, hint)
+    # At line feeds alone: a caption may hold what Unicode calls the end of a line.
+    lines = enumerate(text.split("\n"), 1)
+    return [(number, _object(line, f"{name}, line {number}", hint)) for number, line in lines if line.strip()]
 
 
-def _csv_rows(lines: list[str], name: str, hint: str | None) -> list[Row]:
+def _csv_rows(text: str, name: str, hint: str | None) -> list[Row]:
     """Rows by the header's names; a blank after a comma belongs to neither a name nor a value."""
-    reader = csv.DictReader(lines, skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     try:
         columns = [column for column in reader.fieldnames or () if column]
         doubled = next((column for column in columns if columns.count(column) > 1), None)

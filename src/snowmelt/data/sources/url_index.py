@@ -20,7 +20,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.cache import Arrays
 from snowmelt.data.decode import pillow_silenced, read_header
 from snowmelt.data.items import DIGEST, HEAD, Header, UnreadableError, digest_of, head_digest_of
-from snowmelt.data.sources.archive import content_of, refuse_large
+from snowmelt.data.sources.archive import WholeInfo, content_of, refuse_large
 from snowmelt.data.sources.coded import Coded
 from snowmelt.data.sources.remote import Remote, Stream
 from snowmelt.data.sources.samples import Index, read_samples
@@ -127,7 +127,7 @@ def _read(web: Web, shard: Remote, labelled: bool, stopped: threading.Event, tel
 
     stream = Stream(web, shard, stopped)
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER) as archive:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=BUFFER, tarinfo=WholeInfo) as archive:  # type: ignore[call-overload]
             found = read_samples(archive, shard.url, labelled, look)
     except WebError as error:
         raise unavailable(shard.url, error) from error

@@ -67,6 +67,7 @@ KINDS = {
     "DEISMultistepScheduler": Kind("deis", 25, _LINSPACE),
 }
 FLOW = "FlowMatchEulerDiscreteScheduler"
+NEVER_MET = 1e6  # a bound of thresholding: ours has none
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ def read_scheduler(settings: Settings) -> ReadScheduler:
         raise unknown_name("diffusers scheduler", name, [*KINDS, FLOW])
     kind = KINDS[name]
     settings = Settings(settings.values, settings.where, {**DEFAULTS, **kind.defaults})
+    if settings.values.get("timestep_type", "discrete") != "discrete":
+        raise SnowmeltError(
+            f"{settings.where}: timestep_type {settings.values['timestep_type']!r} has no equal here.",
+            "The network is to be told a number of the noise levels: discrete.",
+        )
     prediction = settings.get("prediction_type", str)
     if prediction not in PREDICTIONS:
         raise settings.wrong("prediction_type", f"one of {', '.join(PREDICTIONS)}")
@@ -136,6 +142,14 @@ def _differences(settings: Settings, sampler: str, clip: str) -> list[str]:
         notes.append("Its sampler keeps the predicted noise where an image is clipped, ours the noise that remains")
     if clip == "clamp" and settings.get("clip_sample_range", float) != 1:
         notes.append(f"Its sampler clips to +-{settings.get('clip_sample_range', float):g}, ours to +-1")
+    if clip == "dynamic" and settings.values.get("sample_max_value", 1.0) < NEVER_MET:
+        notes.append("Its thresholding has a bound and a ratio of its own (sample_max_value), ours has none")
+    for key, usual in (("algorithm_type", "dpmsolver++"), ("solver_order", 2)):
+        if sampler == "dpmpp-2m" and settings.values.get(key, usual) != usual:
+            notes.append(f"Its sampler's {key} is {settings.values[key]}, ours {usual}")
+    for key in ("use_exponential_sigmas", "use_beta_sigmas"):
+        if settings.values.get(key, False):
+            notes.append(f"Its steps are others than ours ({key})")
     return notes
 
 
@@ -163,7 +177,13 @@ def _read_schedule(settings: Settings) -> Schedule:
 
 def _read_flow(settings: Settings) -> ReadScheduler:
     """Rectified flow: the network is told 1000 t, and predicts the direction from image to noise."""
-    shift = Settings(settings.values, settings.where, {"shift": 1.0}).get("shift", float)
+    known = Settings(settings.values, settings.where, {"shift": 1.0, "num_train_timesteps": 1000})
+    if known.get("num_train_timesteps", int) != 1000 or settings.values.get("invert_sigmas", False):
+        raise SnowmeltError(
+            f"{settings.where}: {FLOW} tells the network another time than 1000 t.",
+            "Read is what has num_train_timesteps 1000 and no invert_sigmas.",
+        )
+    shift = known.get("shift", float)
     dynamic = settings.values.get("use_dynamic_shifting", False)
     notes = () if shift == 1 and not dynamic else ("Its sampler's steps are shifted in time, ours are not (shift)",)
     return ReadScheduler(
@@ -201,8 +221,7 @@ def write_scheduler(
         "prediction_type": names[prediction],
         "thresholding": sampler.clip == "dynamic",
         "dynamic_thresholding_ratio": 0.995,
-        # A bound that is never met: ours has none.
-        "sample_max_value": 1e6,
+        "sample_max_value": NEVER_MET,
         "timestep_spacing": _spacing(sampler.grid, schedule, variance),
         "steps_offset": 0,
         "rescale_betas_zero_snr": schedule.zero_snr,

@@ -122,12 +122,13 @@ def main() -> None:
         return
     from PIL import Image
 
-    pixels = np.rint(unit * 255).astype(np.uint8)[..., : min(shape[0], 4) if shape[0] != 2 else 1]
+    pixels = np.rint(unit * 255).astype(np.uint8)[..., : min(shape[0], 4)]
     columns = math.ceil(math.sqrt(asked.count))
-    grid = Image.new("RGB", (columns * shape[2], math.ceil(asked.count / columns) * shape[1]), "white")
+    mode = "RGBA" if pixels.shape[3] in (2, 4) else "RGB"
+    grid = Image.new(mode, (columns * shape[2], math.ceil(asked.count / columns) * shape[1]), "white")
     for i, picture in enumerate(pixels):
         image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
-        grid.paste(image, (i % columns * shape[2], i // columns * shape[1]))
+        grid.paste(image.convert(mode), (i % columns * shape[2], i // columns * shape[1]))
     grid.save(asked.out)
 
 
