@@ -16,7 +16,7 @@ NAMES = [
 
 EDIT = [
     *("-n", "--count", "--out", "--sampler", "--steps", "--grid", "--set", "--clip", "--seed", "--class"),
-    *("--guidance", "--fit", "--weights", "--device", "--overwrite"),
+    *("--guidance", "--fit", "--weights", "--device", "--format", "--overwrite"),
 ]
 OPTIONS = {
     "demo": ["--out", "--minutes", "--seed", "--device", "--overwrite"],
@@ -88,7 +88,7 @@ OPTIONS = {
     "plan": [
         *("--data", "--preset", "--size", "--channels", "--labels", "--fit", "--linear-light", "--cond-values"),
         *("--cond-image", "--augment", "--batch", "--precision"),
-        *("--device", "--steps", "--json"),
+        *("--device", "--minutes", "--steps", "--json"),
     ],
     "doctor": [],
 }

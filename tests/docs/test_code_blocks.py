@@ -59,7 +59,7 @@ def shortened(words):
     steps = "6" if "--resume" in words else "3"
     short, rest = [], iter(words)
     for word in rest:
-        if word in ("--minutes", "--images"):
+        if word in ("--minutes", "--images") and words[0] != "plan":
             short += ["--steps", steps]
             next(rest)
         elif word == "-n":

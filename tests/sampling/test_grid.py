@@ -187,6 +187,8 @@ def test_leading_needs_a_discrete_schedule():
         ("karras", {"sigma_min": 0.0}, "needs 0 < sigma_min"),
         ("karras", {"sigma_min": 90.0}, "needs 0 < sigma_min"),
         ("log-snr", {"sigma_max": math.inf}, "needs 0 < sigma_min"),
+        ("karras", {"rho": math.inf}, "cannot be computed"),
+        ("karras", {"rho": "7"}, "rho is a number, not '7'"),
         ("linspace", {"t_min": 0.0}, "t_min must lie between"),
         ("logistic", {"center": 0.0}, "center and slope must be positive"),
         ("logistic", {"slope": -1.0}, "center and slope must be positive"),

@@ -31,10 +31,12 @@ def make_grid(name: str, schedule: Schedule, steps: int, **options: float) -> Te
         )
     grids.check_options(name, options)
     for key, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
             raise SnowmeltError(f"Grid {name!r}: {key} is a number, not {value!r}.")
     try:
         levels = grids.get(name)(schedule, steps, **options)
+        if bool(levels.isnan().any()):
+            raise OverflowError
     except OverflowError as error:
         raise SnowmeltError(f"Grid {name!r} cannot be computed with {options}.", "Choose less extreme ones.") from error
     clean = torch.tensor([torch.inf], dtype=torch.float64)
