@@ -28,8 +28,7 @@ from typing import Any
 from benchmarks.time_to_quality.run import source
 from snowmelt.training.checkpoint import load_latest
 from snowmelt.training.config import load_config
-from snowmelt.training.metrics import read_metrics
-from snowmelt.training.run import METRICS
+from snowmelt.training.run import was_stopped
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "benchmarks" / "cache" / "minutes"
@@ -54,15 +53,9 @@ def trained(key: dict[str, Any]) -> Path:
     if not (run / "config.yaml").exists():
         options = f"--minutes {key['minutes']:g} --seed {key['seed']} --out {shlex.quote(str(run))} {key['train']}"
         snowmelt(f"train {shlex.quote(key['data'])} {options}", key["threads"])
-    elif not is_done(run):
+    elif was_stopped(run, nearly=1.0):  # even shortly before its end: its rate would not have fallen to zero
         snowmelt(f"train --resume {shlex.quote(str(run))}", key["threads"])
     return run
-
-
-def is_done(run: Path) -> bool:
-    """Whether it was trained to its last planned image; one that was killed shortly before that was not."""
-    planned = [row["planned_images"] for row in read_metrics(run / METRICS) if "planned_images" in row]
-    return bool(planned) and load_latest(run)[0].images >= planned[-1]
 
 
 def row(key: dict[str, Any]) -> dict[str, Any]:

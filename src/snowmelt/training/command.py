@@ -14,12 +14,7 @@ def command_of(data: Any, *wishes: Any) -> str:
 
     For a Dataset that was given as an object, the call in Python.
     """
-    said = [
-        (field.name, getattr(wish, field.name))
-        for wish in wishes
-        for field in fields(wish)
-        if getattr(wish, field.name) != field.default
-    ]
+    said = _said(*wishes)
     if not isinstance(data, str | Path):
         return f"snowmelt.train(dataset{''.join(f', {name}={value!r}' for name, value in said)})"
     return " ".join(["snowmelt train", quoted(data), *(flag(name, _typed(value)) for name, value in said)])
@@ -29,8 +24,18 @@ def prolonged(command: str | None, run: Path, budget: Any) -> str | None:
     """The commands of a run that was given another budget: what it began with, and how it went on."""
     if command is None:
         return None
-    said = [(each.name, value) for each in fields(budget) if (value := getattr(budget, each.name)) != each.default]
-    return "\n".join([command, " ".join(["snowmelt train --resume", quoted(run), *(flag(*each) for each in said)])])
+    words = ["snowmelt train --resume", quoted(run), *(flag(name, value) for name, value in _said(budget))]
+    return f"{command}\n{' '.join(words)}"
+
+
+def _said(*wishes: Any) -> list[tuple[str, Any]]:
+    """(name, value) of what differs from the defaults of these dataclasses."""
+    return [
+        (field.name, getattr(wish, field.name))
+        for wish in wishes
+        for field in fields(wish)
+        if getattr(wish, field.name) != field.default
+    ]
 
 
 def _typed(value: Any) -> Any:

@@ -32,7 +32,7 @@ def judged_model(
     spec = plan.model.images
     data, remarks = data_of(path, plan.model, real, progress)
     if real is not None:  # whose values mean what the model's do
-        data = replace(data, value_range=_common(spec.value_range, data.value_range, wider=False))
+        data = replace(data, value_range=_meant(spec.value_range, data.value_range))
     training = of_split(data, data.training, "training" if real is None else "others")
     samples = None
     if fake is not None:
@@ -40,7 +40,7 @@ def judged_model(
             fake, size=(spec.height, spec.width), channels=spec.channels, one_size=True, progress=progress
         )
         remarks += notes
-        samples = replace(samples, value_range=_common(spec.value_range, samples.value_range, wider=False))
+        samples = replace(samples, value_range=_meant(spec.value_range, samples.value_range))
     told = data if (data.class_names, data.conditions) == (spec.class_names, spec.conditions) else None
     if told is None:
         remarks.append(
@@ -100,11 +100,12 @@ def judged_samples(real: str, fake: str, progress: Progress | None = None) -> Su
     everything, notes = read_pictures(real, size=(size[0], size[1]), channels=channels, progress=progress)
     data = load_data(real, size=(size[0], size[1]), channels=channels, holdout=HOLDOUT)
     # One value means the same in both.
-    meant = _common(everything.value_range, samples.value_range)
-    samples = replace(samples, value_range=_common(meant, samples.value_range))
-    everything = replace(everything, value_range=_common(meant, everything.value_range))
-    data = replace(data, value_range=_common(meant, data.value_range))
-    if meant.dtype != "uint8" and meant.dtype == samples.value_range.dtype:
+    own, other = everything.value_range, samples.value_range
+    if own.dtype == other.dtype:
+        meant = ValueRange(own.dtype, min(own.low, other.low), max(own.high, other.high))
+        samples, everything = replace(samples, value_range=meant), replace(everything, value_range=meant)
+        data = replace(data, value_range=meant)
+    if own.dtype == other.dtype != "uint8":
         remarks.append(f"Values of both are read from {meant.low:g}, black, to {meant.high:g}, white")
     rest = None
     if len(data.training.images) < len(everything):  # no official test split: held-out images are among the real ones
@@ -112,13 +113,9 @@ def judged_samples(real: str, fake: str, progress: Progress | None = None) -> Su
     return Subject(everything, _held_out(data), rest, samples, remarks=(*remarks, *notes))
 
 
-def _common(one: ValueRange, other: ValueRange, wider: bool = True) -> ValueRange:
-    """What values of two sets of pictures mean together: from the least black to the greatest white, or with `wider`
-    off what they do in the first; the second's own where they are of different kinds.
-    """
-    if one.dtype != other.dtype:
-        return other
-    return ValueRange(one.dtype, min(one.low, other.low), max(one.high, other.high)) if wider else one
+def _meant(by_model: ValueRange, own: ValueRange) -> ValueRange:
+    """What values mean to a model; what they mean by themselves where it takes others."""
+    return by_model if by_model.dtype == own.dtype else own
 
 
 def _held_out(data: Data) -> Pictures | None:

@@ -38,11 +38,14 @@ def require_run(run: Path) -> None:
         raise SnowmeltError(f"--resume {run}: this folder is not a run; it holds no {CONFIG}.")
 
 
-def was_stopped(run: Path) -> bool:
-    """Whether a run of so many minutes was stopped well before the end that it was planned to have."""
+def was_stopped(run: Path, nearly: float = NEARLY) -> bool:
+    """Whether a run of so many minutes was stopped well before the end that it was planned to have.
+
+    nearly  the part of the plan that is as good as all of it; 1 asks for its very end
+    """
     planned = [row["planned_images"] for row in read_metrics(run / METRICS) if "planned_images" in row]
     position, _, _ = load_latest(run)
-    return not planned or bool(position.images < NEARLY * planned[-1])
+    return not planned or bool(position.images < nearly * planned[-1])
 
 
 @contextmanager
