@@ -204,7 +204,7 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         images = ImageSpec.from_config(stored["images"])
         _require_consistent(network_config, images, folder / CONFIG)
         sampler = SamplerDefaults(**stored["sampler"])
-        file, digest = _weights_at(path, weights)
+        file, hashes = _weights_at(path, weights)
         device = device or torch.device("cpu")
 
         def denoiser(file: Path, digest: str) -> NetworkDenoiser:
@@ -212,10 +212,9 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
             return NetworkDenoiser.from_config(network, stored["denoiser"])
 
         # Of a checkpoint its own, if one had been kept by then.
-        place, hashes = (path, read_json(path / CHECKPOINT_STATE)["files"]) if checkpoint else (folder, stored["files"])
-        kept = hashes.get("guide" if checkpoint else GUIDE)
-        guide = None if kept is None else denoiser(place / GUIDE, str(kept))
+        guide = denoiser(file.with_name(GUIDE), hashes[GUIDE]) if GUIDE in hashes else None
         training = {**stored["training"], **(_checkpoint_place(path) if checkpoint else {})}
+        digest = hashes[file.name]
         return Model(denoiser(file, digest), images, sampler, training, weights, digest, guide)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SnowmeltError(
@@ -245,7 +244,8 @@ def load_images(path: Path) -> ImageSpec:
 
 def digest_at(path: Path, weights: Weights) -> str:
     """SHA-256 of the weights that `load_model` takes from a path."""
-    return _weights_at(path, weights)[1]
+    file, hashes = _weights_at(path, weights)
+    return hashes[file.name]
 
 
 def _places(path: Path) -> tuple[bool, Path]:
@@ -254,16 +254,17 @@ def _places(path: Path) -> tuple[bool, Path]:
     return checkpoint, find_model(path.resolve().parent.parent if checkpoint else path)
 
 
-def _weights_at(path: Path, weights: Weights) -> tuple[Path, str]:
-    """The file of the weights, and its SHA-256."""
+def _weights_at(path: Path, weights: Weights) -> tuple[Path, dict[str, str]]:
+    """The file of the weights, and the SHA-256 of each file beside it by name."""
     checkpoint, folder = _places(path)
     if checkpoint:
-        group = CHECKPOINT_GROUPS[weights]
-        return path / f"{group}.safetensors", str(read_json(path / CHECKPOINT_STATE)["files"][group])
+        groups = read_json(path / CHECKPOINT_STATE)["files"]
+        by_name = {f"{group}.safetensors": str(digest) for group, digest in groups.items()}
+        return path / f"{CHECKPOINT_GROUPS[weights]}.safetensors", by_name
     name, hashes = FILES[weights], read_json(folder / CONFIG)["files"]
     if name not in hashes:
         raise SnowmeltError(f"{folder} holds no {weights} weights.", f"It holds: {', '.join(hashes)}.")
-    return folder / name, str(hashes[name])
+    return folder / name, {each: str(digest) for each, digest in hashes.items()}
 
 
 def _checkpoint_place(folder: Path) -> dict[str, Any]:
