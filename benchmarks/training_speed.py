@@ -14,9 +14,11 @@ up.
 
 Each network has a process of its own, as its users would run it, and they take turns, so whatever else the machine does
 strikes all alike: only the ratios within a round count. A training step is forward, squared error, backward and fused
-AdamW, the same for all; in bf16 (where the processor multiplies in it) forward under torch.autocast, for the peers as
-well, none of which chooses it by itself on a CPU. One more process measures in every round what the machine can do: the
-network's own 3x3 convolutions, channels last, forward and backward, and 1024 x 1024 matrix products, in both types.
+AdamW for all, Snowmelt's by its own optimiser, which takes the gradients' norm as well (and once Muon, which has one
+moment of a weight and not two); in bf16 (where the processor multiplies in it) forward under torch.autocast, for the
+peers as well, none of which chooses it by itself on a CPU. One more process measures in every round what the machine
+can do: the network's own 3x3 convolutions, channels last, forward and backward, and 1024 x 1024 matrix products, in
+both types.
 Peers run in the environment of time_to_quality/README.md (`--peer-python`, or $BENCH_PYTHON).
 """
 
@@ -48,9 +50,15 @@ LOW = "bf16"
 TASKS = ("train", "forward")
 CEILING_REPEATS = 5
 PARTS = {1: "", 4: " in quarters", 8: " in eighths"}  # micro-batches of a batch
+OUR_WAYS = [
+    {},
+    *({"recompute": True, "parts": parts} for parts in PARTS),
+    {"recompute": True, "parts": 8, "optimizer": "muon"},
+]
 WARM_UP = 2  # rounds that are not counted
 BLOCKS, ATTENTION = 2, 1  # residual blocks a level; the level with attention
 AGREE = 1e-5
+LR = 1e-5
 Call = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -62,16 +70,18 @@ class System:
     low: bool = False
     recompute: bool = False
     parts: int = 1
+    optimizer: str = "adamw"
 
     def __str__(self) -> str:
-        return self.library + f" {LOW}" * self.low + " --recompute" * self.recompute + PARTS[self.parts]
+        name = self.library + f" {LOW}" * self.low + " --recompute" * self.recompute + PARTS[self.parts]
+        return name + (f", {self.optimizer}" if self.optimizer != "adamw" else "")
 
 
 SYSTEMS = [
-    System(library, low, recompute, parts)
+    System(library, low, **ways)
     for low in ((False, True) if multiplies_bf16(torch.device("cpu")) else (False,))
     for library in (OURS, DIFFUSERS, DDPM)
-    for recompute, parts in (((False, 1), *((True, parts) for parts in PARTS)) if library == OURS else ((False, 1),))
+    for ways in (OUR_WAYS if library == OURS else [{}])
 ]
 NAMES = {str(system): system for system in SYSTEMS}
 
@@ -163,6 +173,22 @@ def network(system: System, shape: Shape) -> tuple[nn.Module, Call]:
     return net, net
 
 
+def optimizer_step(system: System, net: nn.Module) -> Callable[[], object]:
+    """One update of the network's weights from their gradients, which are then gone."""
+    if system.library == OURS:
+        from snowmelt.training.optimizer import Optimizer
+
+        ours = Optimizer(net.named_parameters(), kind=system.optimizer, clip=None)
+        return lambda: ours.step(LR)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LR, fused=True)
+
+    def step() -> None:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
 def inputs(shape: Shape) -> tuple[Tensor, Tensor]:
     """A batch and its noise levels."""
     generator = torch.Generator().manual_seed(1)
@@ -186,7 +212,8 @@ def disagreement(shape: Shape) -> float:
 def import_of(library: str) -> None:
     """What a process of this library has in memory before it does anything."""
     if library == OURS:
-        import snowmelt.model.networks  # noqa: F401
+        import snowmelt.model.networks
+        import snowmelt.training.optimizer  # noqa: F401
     elif library == DIFFUSERS:
         from diffusers import UNet2DModel  # noqa: F401
     else:
@@ -206,7 +233,9 @@ def answer(message: object) -> None:
 
 
 def work(system: System, shape: Shape) -> None:
-    """Answer with the network's size first, then with the seconds of each task that a line of stdin names."""
+    """Answer with torch's version first, then with what each line of stdin asks: the seconds of a task; at the end the
+    most memory it took; and then, as counting takes memory too, the network's size.
+    """
     import_of(system.library)
     baseline = memory_mb("VmRSS")
     net, plain = network(system, shape)
@@ -216,29 +245,34 @@ def work(system: System, shape: Shape) -> None:
             return plain(x, t)
 
     parts = list(zip(*(each.chunk(system.parts) for each in inputs(shape)), strict=True))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
+    update = optimizer_step(system, net)
 
     def train() -> None:
-        optimizer.zero_grad(set_to_none=True)
         for part, times in parts:
             ((call(part, times).float() - part).square().mean() / len(parts)).backward()
-        optimizer.step()
+        update()
 
     @torch.no_grad()
     def forward() -> None:
         for part, times in parts:
             call(part, times)
 
-    flop = forward_flop(lambda x: plain(x, torch.zeros(len(x))), shape.image[1:])
-    answer({"parameters": parameter_count(net), "forward_flop": flop, "torch": torch.__version__})
+    def size() -> dict[str, float]:
+        flop = forward_flop(lambda x: plain(x, torch.zeros(len(x))), shape.image[1:])
+        return {"parameters": parameter_count(net), "forward_flop": flop}
+
+    answer({"torch": torch.__version__})
     tasks = {"train": train, "forward": forward}
     for line in sys.stdin:
-        if line.strip() == "memory":
+        asked = line.strip()
+        if asked == "memory":
             answer(memory_mb("VmHWM") - baseline)
-            continue
-        start = time.perf_counter()
-        tasks[line.strip()]()
-        answer(time.perf_counter() - start)
+        elif asked == "size":
+            answer(size())
+        else:
+            start = time.perf_counter()
+            tasks[asked]()
+            answer(time.perf_counter() - start)
 
 
 def measure_ceiling(shape: Shape) -> None:
@@ -288,7 +322,7 @@ class Worker:
             text=True,
             preexec_fn=die_with_parent,
         )
-        self.size = self._answer()
+        self.about = self._answer()
 
     def ask(self, what: str):
         """Its answer."""
@@ -346,14 +380,17 @@ def compare(name: str, options: argparse.Namespace) -> dict:
         },
     }
     best = str(System(OURS, low=SYSTEMS[-1].low))  # what a user gets, who says nothing
+    memory = {each: worker.ask("memory") for each, worker in workers.items()}
+    sizes = {each: worker.ask("size") for each, worker in workers.items()}
     for each, worker in workers.items():
         system = NAMES[each]
         # Snowmelt executes fewer operations for the function of diffusers' network; the model's are the latter's.
-        counted = workers[DIFFUSERS if system.library == OURS else each]
-        flop = 3 * counted.size["forward_flop"] * shape.batch / 1e9
+        flop = 3 * sizes[DIFFUSERS if system.library == OURS else each]["forward_flop"] * shape.batch / 1e9
         rates = [flop / took for took in seconds["train"][each]]
-        result[each] = worker.size | {
-            "memory_mb": worker.ask("memory"),
+        result[each] = {
+            **worker.about,
+            **sizes[each],
+            "memory_mb": memory[each],
             "images_per_s": {task: spread([shape.batch / took for took in seconds[task][each]]) for task in TASKS},
             "gflops": spread(rates),
             "share_of_peak": {

@@ -9,6 +9,8 @@ from snowmelt.training.config import load_config
 from snowmelt.training.muon import ADAM_SIZE, COEFFICIENTS, MOMENTUM, ROUNDS, Muon, is_matrix, orthogonalised
 from snowmelt.training.optimizer import Optimizer
 
+TAKEN = torch.tensor(0.0)  # not a step to be skipped
+
 
 def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
@@ -50,31 +52,43 @@ def test_what_has_no_gradient_does_not_move():
     weight = torch.nn.Parameter(draw(16, 20))
     before = weight.detach().clone()
     muon = Muon([weight], 0.0)
-    muon.param_groups[0]["lr"] = 0.1
-    muon.step()
+    muon.step(0.1, TAKEN)
     assert weight.equal(before)
 
 
 def test_two_steps_by_hand():
     kernel = torch.nn.Parameter(draw(16, 4, 3, 3).to(memory_format=torch.channels_last))
     muon, weight, momentum = Muon([kernel], weight_decay=0.1), kernel.detach().clone(), torch.zeros(16, 36)
-    muon.param_groups[0]["lr"] = 0.01
     for number in range(2):
         gradient = draw(16, 4, 3, 3, seed=number + 1)
-        kernel.grad = gradient.to(memory_format=torch.channels_last)
-        muon.step()
+        kernel.grad = gradient.clone(memory_format=torch.channels_last)
+        muon.step(0.01, TAKEN)
         momentum = MOMENTUM * momentum + gradient.reshape(16, 36)
         update = orthogonalised([gradient.reshape(16, 36) + MOMENTUM * momentum])[0]
         weight = (1 - 0.01 * 0.1) * weight - 0.01 * ADAM_SIZE * 36**0.5 * update.view(16, 4, 3, 3)
         torch.testing.assert_close(kernel.detach(), weight, rtol=1e-5, atol=1e-6)
 
 
+def test_a_step_is_the_same_whether_all_are_updated_together_or_some_at_a_time(monkeypatch):
+    found = []
+    for at_a_time in (10**6, 700):
+        monkeypatch.setattr("snowmelt.training.muon.AT_A_TIME", at_a_time)
+        weights = [torch.nn.Parameter(draw(16, 20 + k, seed=k)) for k in range(5)]
+        muon = Muon(weights, weight_decay=0.1)
+        for number in range(2):
+            for k, weight in enumerate(weights):
+                weight.grad = draw(*weight.shape, seed=10 * number + k + 50)
+            muon.step(0.1, TAKEN)
+        found.append(weights)
+    for together, apart in zip(*found, strict=True):
+        torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-6)
+
+
 def test_updates_are_as_large_as_adams():
     weight = torch.nn.Parameter(draw(64, 256))
     before, muon = weight.detach().clone(), Muon([weight], 0.0)
-    muon.param_groups[0]["lr"] = 1.0
     weight.grad = draw(64, 256, seed=1)
-    muon.step()
+    muon.step(1.0, TAKEN)
     assert float((weight.detach() - before).square().mean().sqrt()) == pytest.approx(ADAM_SIZE, rel=0.2)
 
 

@@ -1,5 +1,8 @@
 """AdamW as in the textbook, steps that are skipped, and state that survives."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -131,10 +134,14 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(tmp_path):
     assert_identical(everything(weights, optimizer), everything(again, restored))
 
 
-def test_the_state_before_the_first_step_can_be_restored():
-    optimizer = Optimizer(fresh())
-    assert optimizer.state() == {}
-    optimizer.load_state({})
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_the_state_before_the_first_step_is_zero_and_can_be_restored(kind):
+    weights = [("matrix", torch.nn.Parameter(torch.ones(16, 16))), ("bias", torch.nn.Parameter(torch.ones(4)))]
+    state = Optimizer(weights, kind=kind).state()
+    assert all(value.eq(0).all() for value in state.values())
+    assert set(state) >= {"bias/step", "bias/exp_avg", "bias/exp_avg_sq"}
+    Optimizer(weights, kind=kind).load_state(state)
+    Optimizer(weights, kind=kind).load_state({})
 
 
 @pytest.mark.parametrize(
@@ -186,3 +193,16 @@ def test_an_overflow_of_the_scaled_loss_skips_the_step_and_lowers_the_scale():
     restored = Optimizer(fresh(), BETAS, scaled=True)
     restored.load_state(copies(optimizer))
     assert restored.state()["scaler/scale"].item() == scale / 2
+
+
+LOADS = """
+import sys
+from snowmelt import api
+api.train("digits", out=sys.argv[1], preset="tiny", steps=2)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_no_compiler_is_imported_to_train(tmp_path):
+    """It takes a second and 70 MB, and PyTorch's own optimisers load it."""
+    assert subprocess.run([sys.executable, "-c", LOADS, tmp_path / "run"], check=False).returncode == 0

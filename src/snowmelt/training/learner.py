@@ -11,7 +11,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.flop_counter import FlopCounterMode
 
 from snowmelt.base.device import PRECISIONS
 from snowmelt.base.errors import SnowmeltError
@@ -25,6 +24,7 @@ from snowmelt.training.batches import Batch
 from snowmelt.training.config import TrainConfig
 from snowmelt.training.distributed import World
 from snowmelt.training.ema import Average, parse_profile
+from snowmelt.training.flop import flop_per_image
 from snowmelt.training.metrics import Meters
 from snowmelt.training.objective import Objective
 from snowmelt.training.optimizer import Optimizer
@@ -219,11 +219,11 @@ class Learner:
 
     def _count_flop(self, images: ImageSpec) -> float:
         """Floating-point operations of training on one image: three forward passes' worth (Hoffmann et al. 2022)."""
-        x = torch.zeros(1, *images.shape, device=self.device)
-        counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad():
-            self._shadow(x, torch.zeros(1, device=self.device), None)
-        return 3.0 * counter.get_total_flops()
+
+        def forward(x: Tensor) -> Tensor:
+            return self._shadow(x, torch.zeros(len(x), device=self.device), None)  # type: ignore[no-any-return]
+
+        return 3.0 * flop_per_image(forward, images.shape, self.device)
 
     @contextmanager
     def _reducing(self, last: bool) -> Iterator[None]:

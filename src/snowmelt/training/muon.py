@@ -8,7 +8,7 @@ matrix of its outputs by its inputs and places.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ ROUNDS = 5
 # Of the odd polynomial that pushes all singular values towards 1, fast rather than exactly (between 0.7 and 1.2).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ADAM_SIZE = 0.2  # root mean square of Adam's usual updates
+AT_A_TIME = 2**20  # numbers of the matrices that are updated together
 SMALLEST = 16  # rows and columns of what counts as a matrix
 
 
@@ -60,7 +61,7 @@ def _rounds(square: Tensor, rows: int) -> Tensor:
     return whole / size
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Updates some matrices in place; every one has its momentum from the start.
 
     parameters    of `is_matrix`
@@ -68,35 +69,51 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], weight_decay: float) -> None:
-        super().__init__(parameters, {"lr": 0.0, "weight_decay": weight_decay})
-        self.found_inf: Tensor | None = None
-        for parameter in parameters:
-            self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        self.weight_decay = weight_decay
+        self.state: dict[Tensor, dict[str, Tensor]] = {
+            each: {"momentum": torch.zeros_like(each)} for each in parameters
+        }
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update from the gradients in place; none where `found_inf` is 1, asked without waiting for the device."""
-        (group,) = self.param_groups
-        parameters, lr, decay = group["params"], group["lr"], group["weight_decay"]
-        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
-        momenta = [self.state[each]["momentum"] for each in parameters]
-        keep = torch.tensor(1.0) if self.found_inf is None else 1 - self.found_inf
+    def step(self, lr: float | Tensor, skipped: Tensor) -> None:
+        """One update from the gradients, in place of which it is made; none where `skipped` is 1, asked without waiting
+        for the device.
+        """
+        keep = 1 - skipped
         if keep.device.type == "cpu" and keep == 0:
             return
+        for parameters in _parts(self.state):
+            self._update(parameters, lr, keep)
+
+    def _update(self, parameters: list[Tensor], lr: float | Tensor, keep: Tensor) -> None:
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+        momenta = [self.state[each]["momentum"] for each in parameters]
         if keep.device.type != "cpu":
             gradients = [torch.where(keep > 0, each, 0.0) for each in gradients]
         torch._foreach_mul_(momenta, 1 - keep * (1 - MOMENTUM))
         torch._foreach_add_(momenta, gradients)
-        updates = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
-        turned = orthogonalised([_matrix(each) for each in updates])
+        torch._foreach_add_(gradients, momenta, alpha=MOMENTUM)
+        turned = orthogonalised([_matrix(each) for each in gradients])
         steps = [_as(each, like) for each, like in zip(turned, parameters, strict=True)]
         torch._foreach_mul_(steps, [ADAM_SIZE * max(each.shape) ** 0.5 for each in turned])
         torch._foreach_mul_(steps, lr)
         if keep.device.type != "cpu":
             torch._foreach_mul_(steps, keep)
-        if decay > 0:
-            torch._foreach_mul_(parameters, 1 - keep * (lr * decay))
+        if self.weight_decay > 0:
+            torch._foreach_mul_(parameters, 1 - keep * (lr * self.weight_decay))
         torch._foreach_sub_(parameters, steps)
+
+
+def _parts(matrices: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """Some at a time, so that a step of a large network needs little memory beside it."""
+    part: list[Tensor] = []
+    for each in matrices:
+        if part and sum(other.numel() for other in part) + each.numel() > AT_A_TIME:
+            yield part
+            part = []
+        part.append(each)
+    if part:
+        yield part
 
 
 def _matrix(weight: Tensor) -> Tensor:

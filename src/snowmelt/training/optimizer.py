@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.training.adamw import AdamW
 from snowmelt.training.muon import Muon, is_matrix
 
 OPTIMIZERS = ("adamw", "muon")
-# What each keeps of a weight.
-MOMENTS: dict[type, tuple[str, ...]] = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), Muon: ("momentum",)}
 
 
 class Optimizer:
@@ -26,6 +25,8 @@ class Optimizer:
     clip          largest global norm of the gradient, or None
     kind          adamw, or muon: matrices and kernels by Muon, the rest by AdamW
     scaled        multiply losses by a scale that grows until float16 gradients overflow (Micikevicius et al. 2018)
+
+    The state exists from the start. Not one of PyTorch's classes of optimisers, nor are the two rules (see `adamw`).
     """
 
     def __init__(
@@ -38,25 +39,15 @@ class Optimizer:
         scaled: bool = False,
         kind: str = "adamw",
     ) -> None:
-        named = list(weights)
-        self.names = [name for name, _ in named]
-        self.parameters = [parameter for _, parameter in named]
+        named = dict(weights)
+        self.names, self.parameters = list(named), list(named.values())
         self.clip = clip
-        of_muon = {name for name, each in named if kind == "muon" and is_matrix(each)}
-        self._by_muon = [(name, each) for name, each in named if name in of_muon]
-        self._by_adam = [(name, each) for name, each in named if name not in of_muon]
-        self._muon = Muon([each for _, each in self._by_muon], weight_decay) if of_muon else None
-        self._adam = torch.optim.AdamW(
-            [each for _, each in self._by_adam],
-            lr=0.0,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            fused=True,
-            capturable=self.parameters[0].device.type == "cuda",
-        )
-        self._both = [self._adam] if self._muon is None else [self._adam, self._muon]
+        matrices = [each for each in self.parameters if kind == "muon" and is_matrix(each)]
+        rest = [each for each in self.parameters if kind != "muon" or not is_matrix(each)]
+        rules = (AdamW(rest, betas, eps, weight_decay), Muon(matrices, weight_decay))
+        self._rules = [rule for rule in rules if rule.state]
         self._scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=scaled)
+        self.param_groups = [{"params": self.parameters}]  # where the scaler looks for gradients
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a scalar loss."""
@@ -69,63 +60,45 @@ class Optimizer:
         0-dimensional on the device: reading them is the caller's choice.
         """
         if self._scaler.is_enabled():
-            for each in self._both:
-                self._scaler.unscale_(each)
+            self._scaler.unscale_(self)  # type: ignore[arg-type]
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         skipped = (~torch.isfinite(norm)).float()
-        # The fused kernels, and Muon, leave weights, moments and step counts as they are where this is 1.
-        self._adam.grad_scale = None  # type: ignore[attr-defined]
-        for each in self._both:
-            each.found_inf = skipped  # type: ignore[attr-defined]
-            for group in each.param_groups:
-                group["lr"] = lr
-            each.step()
-            each.zero_grad(set_to_none=True)
+        # Weights, moments and step counts stay as they are where this is 1.
+        for rule in self._rules:
+            rule.step(lr, skipped)
+        for parameter in self.parameters:
+            parameter.grad = None
         if self._scaler.is_enabled():
             self._scaler.update()
         return norm, skipped
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor of the state by `weight/quantity`, for a checkpoint."""
-        result = {}
-        for optimizer in self._both:
-            for name, parameter in self._named(optimizer):
-                for key, value in optimizer.state[parameter].items():
-                    result[f"{name}/{key}"] = value
-        for key, number in self._scaler.state_dict().items():
-            result[f"scaler/{key}"] = torch.tensor(number, dtype=torch.float64)
-        return result
+        scale = self._scaler.state_dict().items()
+        return self._moments() | {f"scaler/{key}": torch.tensor(number, dtype=torch.float64) for key, number in scale}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`; a missing or misshapen tensor is an error that names it."""
-        for optimizer in self._both:
-            for name, parameter in self._named(optimizer):
-                entries = self._entries(state, name, parameter, MOMENTS[type(optimizer)])
-                if entries:
-                    optimizer.state[parameter].update(entries)
-        if self._scaler.is_enabled() and state:
+        if not state:
+            return  # of a run that had not begun
+        for name, value in self._moments().items():
+            if name not in state:
+                raise SnowmeltError(f"The checkpoint's optimiser state lacks {name}.")
+            if state[name].shape != value.shape:
+                raise SnowmeltError(f"The checkpoint's optimiser state {name} has another shape.")
+            value.copy_(state[name])
+        if self._scaler.is_enabled():
             numbers = {key: state[f"scaler/{key}"].item() for key in self._scaler.state_dict()}
             self._scaler.load_state_dict({**numbers, "growth_interval": int(numbers["growth_interval"])})
 
-    def _named(self, optimizer: torch.optim.Optimizer) -> list[tuple[str, torch.nn.Parameter]]:
-        return self._by_adam if optimizer is self._adam else self._by_muon
-
-    def _entries(
-        self, state: dict[str, Tensor], name: str, parameter: torch.nn.Parameter, keys: tuple[str, ...]
-    ) -> dict[str, Tensor]:
-        """What a checkpoint remembers of one weight: nothing before the first step."""
-        entries: dict[str, Tensor] = {}
-        for key in keys:
-            value = state.get(f"{name}/{key}")
-            if value is None:
-                if not state:
-                    continue
-                raise SnowmeltError(f"The checkpoint's optimiser state lacks {name}/{key}.")
-            if key != "step" and value.shape != parameter.shape:
-                raise SnowmeltError(f"The checkpoint's optimiser state {name}/{key} has another shape.")
-            # The fused kernels walk moments and weights side by side: the layout must be the weight's.
-            entries[key] = torch.empty_like(parameter if key != "step" else value).copy_(value)
-        return entries
+    def _moments(self) -> dict[str, Tensor]:
+        names: dict[Tensor, str] = dict(zip(self.parameters, self.names, strict=True))
+        return {
+            f"{names[weight]}/{key}": value
+            for rule in self._rules
+            for weight, moments in rule.state.items()
+            for key, value in moments.items()
+        }
