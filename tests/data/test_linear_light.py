@@ -54,15 +54,29 @@ def encoded(image, **options):
     return file
 
 
+def of_rgba(red, green, blue, alpha):
+    """What is read of the file of these planes, without its edges, 0 to 1."""
+    image = Image.fromarray(np.stack([red, green, blue, alpha], -1))
+    return read_image(encoded(image, format="PNG"), target("uint8", 4))[:, 2:-2, 2:-2] / 255
+
+
 def test_colours_of_a_file_are_light_and_its_alpha_is_not():
-    plane = stripes("uint8")
-    image = Image.fromarray(np.stack([plane, plane, np.full_like(plane, 77), plane], -1))
-    pixels = read_image(encoded(image, format="PNG"), target("uint8", 4))
-    red, green, blue, alpha = pixels[:, 2:-2, 2:-2] / 255
+    plane, even = stripes("uint8"), np.full_like(stripes("uint8"), 77)
+    red, green, blue, _ = of_rgba(plane, plane, even, np.full_like(plane, 200))
     assert np.abs(red - HALF).max() < 0.01
     assert np.array_equal(red, green)
     assert (blue == 77 / 255).all()
+    assert np.abs(of_rgba(even, even, even, plane)[3] - 0.5).max() < 0.01
+
+
+def test_what_is_transparent_has_no_colour_to_add():
+    plane, even = stripes("uint8"), np.full_like(stripes("uint8"), 77)
+    red, green, blue, alpha = of_rgba(plane, 255 - plane, even, plane)
+    assert (red == 1).all()
+    assert (green == 0).all()
+    assert np.abs(blue - 77 / 255).max() <= 1 / 255
     assert np.abs(alpha - 0.5).max() < 0.01
+    assert not of_rgba(plane, plane, plane, np.zeros_like(plane)).any()
 
 
 def test_the_jpeg_decoder_does_not_average_before():

@@ -156,11 +156,13 @@ def _fitted(image: Image.Image, target: Target) -> Pixels:
 
 
 def _in_linear_light(image: Image.Image, target: Target) -> Pixels:
-    """The same, its colours resized as light; alpha is a share already."""
+    """The same, its colours resized as light, of which what is transparent has none; alpha is a share already."""
     planes = np.asarray(image).reshape(image.height, image.width, target.channels).transpose(2, 0, 1)
-    colours = target.channels - (target.channels in (2, 4))
-    plain = replace(target, linear_light=False)
-    return np.stack([fit_plane(plane, target if i < colours else plain) for i, plane in enumerate(planes)])
+    colours, alpha = (planes[:-1], planes[-1]) if target.channels in (2, 4) else (planes, None)
+    fitted = [fit_plane(plane, target, alpha) for plane in colours]
+    if alpha is not None:
+        fitted.append(fit_plane(alpha, replace(target, linear_light=False)))
+    return np.stack(fitted)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from snowmelt.data.memory import fits_memory
 from snowmelt.data.scan import decode
 from snowmelt.data.threads import for_each
 
-FORMAT = 1  # of what is kept, and of how it is decoded: another number makes another entry
+FORMAT = 2  # of what is kept, and of how it is decoded: another number makes another entry
 PIXELS, DIGESTS = "pixels.npy", "digests.npy"
 SAMPLED = 256  # pictures whose extremes stand for those of all, where not all are decoded
 

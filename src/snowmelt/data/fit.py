@@ -41,8 +41,10 @@ def stretch(image: Image.Image, height: int, width: int) -> Image.Image:
 FITS: dict[str, Callable[[Image.Image, int, int], Image.Image]] = {"crop": crop, "pad": pad, "stretch": stretch}
 
 
-def fit_plane(plane: Pixels, target: Target) -> Pixels:
+def fit_plane(plane: Pixels, target: Target, alpha: Pixels | None = None) -> Pixels:
     """One channel [H, W] of any dtype, fitted to the target's size in its own dtype.
+
+    alpha  [H, W] of the same dtype: how much each pixel's light counts, where light is what is resized
 
     A plane that has the size already is untouched. Black is 0, or the lowest value of a float plane. Lanczos
     overshoots at edges, so the result is clipped to the values between black and the brightest that was there.
@@ -52,7 +54,14 @@ def fit_plane(plane: Pixels, target: Target) -> Pixels:
         return plane
     if target.linear_light and plane.dtype.kind == "u":
         most = np.iinfo(plane.dtype).max
-        fitted = _fitted(_light_of(most)[plane], target, 0)
+        light = _light_of(most)[plane]
+        if alpha is None:
+            fitted = _fitted(light, target, 0)
+        else:
+            share = alpha.astype(np.float32) / most
+            shares = _fitted(share, target, 0)
+            fitted = _fitted(light * share, target, 0) / np.where(shares > 0, shares, 1)
+            fitted = fitted.clip(0, light.max())
         return (_in_srgb(fitted) * most).round().astype(plane.dtype)
     fitted = _fitted(plane, target, plane.min() if plane.dtype.kind == "f" else 0)
     return fitted.astype(plane.dtype) if plane.dtype.kind == "f" else fitted.round().astype(plane.dtype)
