@@ -14,6 +14,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data import decoded, files, scan
 from snowmelt.data.cache import Cache, open_cache, parse_bytes
 from snowmelt.data.files import FolderFiles
+from snowmelt.data.items import UnreachableError
 from snowmelt.data.pipeline import load_data
 
 LARGE = 10**9
@@ -393,3 +394,25 @@ def test_of_memos_those_used_last_are_kept(cache, monkeypatch):
     assert sorted(place.stem for place in (cache.root / "memos").iterdir()) == ["index-0", "index-2"]
     cache.prune(0)
     assert list((cache.root / "memos").iterdir()) == []
+
+
+@pytest.mark.parametrize(("what", "limit"), [("header", LARGE), ("read", LARGE), ("digest", 0)])
+def test_what_a_disk_refused_once_is_tried_again(folder, tmp_path, decodings, monkeypatch, what, limit):
+    monkeypatch.setattr(decoded, "fits_memory", lambda size: limit > 0)
+    cache, original = Cache(tmp_path / "cache", limit), getattr(FolderFiles, what)
+
+    def refusing(self, index, *arguments):
+        if self.names[index] == "07.png":
+            raise UnreachableError("Input/output error")
+        return original(self, index, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FolderFiles, what, refusing)
+        found = load_data(folder, cache=cache, size=16)
+        assert found.report.unreadable == (("07.png", "Input/output error"),)
+    whole = load_data(folder, cache=cache, size=16)
+    assert not whole.report.unreadable
+    assert whole.fingerprint == load_data(folder, cache=Cache(tmp_path / "other", limit), size=16).fingerprint
+    read = len(decodings)
+    assert load_data(folder, cache=cache, size=16).fingerprint == whole.fingerprint
+    assert len(decodings) == read

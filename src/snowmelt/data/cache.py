@@ -158,8 +158,17 @@ class Cache:
         ):
             np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    def arrays(self, name: str, make: Callable[[], Arrays], damaged: Callable[[Path], None] | None = None) -> Arrays:
-        """Those that are remembered under a name, or else made, by one process of all that want them now."""
+    def arrays(
+        self,
+        name: str,
+        make: Callable[[], Arrays],
+        damaged: Callable[[Path], None] | None = None,
+        keep: Callable[[Arrays], bool] = lambda made: True,
+    ) -> Arrays:
+        """Those that are remembered under a name, or else made, by one process of all that want them now.
+
+        keep  whether to remember what was made
+        """
         found = self.recall_arrays(name, damaged)
         if found is not None:
             return found
@@ -169,7 +178,8 @@ class Cache:
             found = self.recall_arrays(name)
             if found is None:
                 found = make()
-                self.remember_arrays(name, found)
+                if keep(found):
+                    self.remember_arrays(name, found)
         return found
 
     def prune(self, most: int) -> list[Entry]:

@@ -108,7 +108,7 @@ def inspect(
             elif not spare:
                 spare[index] = pixels
 
-        broken = decode(source.items, seen.target, seen.broken, keep, done)
+        broken = decode(source.items, seen.target, seen.broken, keep, done).reasons
     report = seen.report(broken)
     if not looks:
         raise SnowmeltError(

@@ -17,10 +17,10 @@ from snowmelt.base.files import read_json, readable_bytes, write_json
 from snowmelt.data.arrays import Rows
 from snowmelt.data.cache import ABOUT, Arrays, Cache
 from snowmelt.data.decode import decoders
-from snowmelt.data.items import DIGEST, HEAD, Items, Pixels, Target, UnreachableError, UnreadableError, digest_of
+from snowmelt.data.failures import Failures, for_each_readable
+from snowmelt.data.items import DIGEST, HEAD, Items, Pixels, Target, UnreadableError, digest_of
 from snowmelt.data.memory import fits_memory
 from snowmelt.data.scan import decode
-from snowmelt.data.threads import for_each
 
 FORMAT = 2  # of what is kept, and of how it is decoded: another number makes another entry
 PIXELS, DIGESTS = "pixels.npy", "digests.npy"
@@ -38,6 +38,7 @@ class Decoded:
     digests   [N, 16]: equal pictures have equal ones
     broken    why some cannot be read, by number
     low, high the least and the greatest value; infinite for uint8
+    passing   whether one of the broken may be read at another time
     note      a sentence for the user, or None
     """
 
@@ -46,6 +47,7 @@ class Decoded:
     broken: Mapping[int, str]
     low: float
     high: float
+    passing: bool = False
     note: str | None = None
 
 
@@ -71,9 +73,9 @@ def decoded(
         pixels = np.empty((len(items), *_shape(target)), target.dtype) if own is None else own
         keep = pixels.__setitem__ if own is None else _nothing
         found = _Decoding(len(items), keep)
-        all_broken = decode(items, target, broken, found.keep, done)
+        failed = decode(items, target, broken, found.keep, done)
         note = f"{trouble}: the images are in memory, and are decoded again at the next start" if trouble else None
-        return found.result(pixels, all_broken, note)
+        return found.result(pixels, failed, note)
     return _looked_at(items, target, broken, size, cache, done, trouble)
 
 
@@ -95,9 +97,11 @@ class _Decoding:
         if pixels.dtype != np.uint8:  # the range of bytes is known
             self._low[index], self._high[index] = pixels.min(), pixels.max()
 
-    def result(self, pixels: Pixels | None, broken: Mapping[int, str], note: str | None = None) -> Decoded:
-        low, high = float(self._low.min()), float(self._high.max())
-        return Decoded(pixels, self._digests, broken, low, high, note)
+    def result(self, pixels: Pixels | None, failed: Failures, note: str | None = None) -> Decoded:
+        return Decoded(pixels, self._digests, failed.reasons, *self.extremes(), failed.passing, note)
+
+    def extremes(self) -> tuple[float, float]:
+        return float(self._low.min()), float(self._high.max())
 
 
 def _cached(
@@ -116,19 +120,20 @@ def _cached(
     memo = None if stamp is None else f"pixels-{_key(target, [stamp, json.dumps(sorted(broken.items())).encode()])}"
     key = None if memo is None else cache.recall(memo)
     if key is None:
-        contents, passing = _contents(items, broken, hashed)
+        contents, failed = _contents(items, broken, hashed)
         key = _key(target, contents)
-        if memo is not None and not passing:
+        if memo is not None and not failed.passing:
             cache.remember(memo, key)
     else:
         hashed(len(items))
     found = _open(cache, key, items, target)
-    if found is not None:
+    if found is not None and not found.passing:
         done(len(items))
         return found
+    again = found is not None  # as it lacks what may be readable now
     with cache.alone(key, lambda: done(0)):
-        if _open(cache, key, items, target) is None:
-            cache.discard(key)  # damaged, if it is there
+        if again or _open(cache, key, items, target) is None:
+            cache.discard(key)  # damaged, or to be made again, if it is there
             with cache.making(key, size) as folder:
                 _fill(folder, items, target, broken, name, done)
         else:
@@ -139,20 +144,17 @@ def _cached(
     return found
 
 
-def _contents(items: Items, broken: Mapping[int, str], hashed: Done) -> tuple[list[bytes], bool]:
-    """Every item's digest, or why it has none; and whether one has none for a reason that passes."""
-    found, passing = [b""] * len(items), False
+def _contents(items: Items, broken: Mapping[int, str], hashed: Done) -> tuple[list[bytes], Failures]:
+    """Every item's digest, or why it has none; and what had to be read and could not."""
+    found = [b""] * len(items)
 
     def look(index: int) -> None:
-        nonlocal passing
-        try:
-            found[index] = broken[index].encode() if index in broken else items.digest(index)
-        except UnreadableError as error:
-            found[index] = str(error).encode()
-            passing |= isinstance(error, UnreachableError)
+        found[index] = broken[index].encode() if index in broken else items.digest(index)
 
-    for_each(look, len(items), hashed)
-    return found, passing
+    failed = for_each_readable(look, len(items), hashed)
+    for index, why in failed.reasons.items():
+        found[index] = why.encode()
+    return found, failed
 
 
 def _key(target: Target, parts: list[bytes]) -> str:
@@ -190,6 +192,7 @@ def _fill(folder: Path, items: Items, target: Target, broken: Mapping[int, str],
         "low": result.low if np.isfinite(result.low) else None,
         "high": result.high if np.isfinite(result.high) else None,
         "broken": sorted(result.broken.items()),
+        "passing": result.passing,
     }
     write_json(folder / ABOUT, about)
 
@@ -207,7 +210,8 @@ def _open(cache: Cache, key: str, items: Items, target: Target) -> Decoded | Non
         if pixels.shape != (len(items), *_shape(target)) or digests.shape != (len(items), DIGEST):
             return None
         low, high = (np.nan if about[end] is None else about[end] for end in ("low", "high"))
-        return Decoded(pixels, digests, {int(index): why for index, why in about["broken"]}, low, high)
+        broken = {int(index): why for index, why in about["broken"]}
+        return Decoded(pixels, digests, broken, low, high, about["passing"])
     except (OSError, SnowmeltError, ValueError, KeyError, TypeError):
         return None
 
@@ -233,29 +237,27 @@ def _looked_at(
     def make() -> Arrays:
         return _heads(items, broken, count)
 
-    found = make() if stamp is None else cache.arrays(f"heads-{_key(target, [stamp])}", make)
+    memo = None if stamp is None else f"heads-{_key(target, [stamp])}"
+    found = make() if memo is None else cache.arrays(memo, make, keep=lambda arrays: not arrays["passing"])
     done(len(items) - told)
     failed = {**broken, **{int(index): why for index, why in json.loads(str(found["failed"]))}}
     low, high = _extremes(items, target, failed)
     why = trouble or "More than the cache may hold"
     note = f"{why}: decoded, the images would take {readable_bytes(size)}, so they are decoded each time they are used"
-    return Decoded(None, found["digests"], failed, low, high, note)
+    return Decoded(None, found["digests"], failed, low, high, note=note)
 
 
 def _heads(items: Items, broken: Mapping[int, str], done: Done) -> Arrays:
-    """The digests [N, 16] of the pictures' first bytes, and as JSON why some have none."""
+    """The digests [N, 16] of the pictures' first bytes, as JSON why some have none, and whether that may pass."""
     digests = np.zeros((len(items), DIGEST), np.uint8)
-    failed: dict[int, str] = {}
 
     def look(index: int) -> None:
         if index not in broken:
-            try:
-                digests[index] = np.frombuffer(items.digest(index, HEAD), np.uint8)
-            except UnreadableError as error:
-                failed[index] = str(error)
+            digests[index] = np.frombuffer(items.digest(index, HEAD), np.uint8)
 
-    for_each(look, len(items), done)
-    return {"digests": digests, "failed": np.array(json.dumps(sorted(failed.items())))}
+    failed = for_each_readable(look, len(items), done)
+    reasons = json.dumps(sorted(failed.reasons.items()))
+    return {"digests": digests, "failed": np.array(reasons), "passing": np.array(failed.passing)}
 
 
 def _extremes(items: Items, target: Target, broken: dict[int, str]) -> tuple[float, float]:
@@ -269,8 +271,7 @@ def _extremes(items: Items, target: Target, broken: dict[int, str]) -> tuple[flo
             found.keep(index, items.read(index, target))
         except UnreadableError as error:
             broken[index] = str(error)
-    kept = found.result(None, broken)
-    return kept.low, kept.high
+    return found.extremes()
 
 
 def _shape(target: Target) -> tuple[int, int, int]:

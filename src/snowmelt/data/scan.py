@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.data.cache import Cache
 from snowmelt.data.decode import decoders
+from snowmelt.data.failures import Failures, for_each_readable
 from snowmelt.data.fit import FITS
 from snowmelt.data.items import (
     MOST_CHANNELS,
@@ -20,12 +21,9 @@ from snowmelt.data.items import (
     Pixels,
     Source,
     Target,
-    UnreachableError,
-    UnreadableError,
     digest_of,
 )
 from snowmelt.data.report import ScanReport, reasons
-from snowmelt.data.threads import for_each
 
 Size = int | tuple[int, int]
 Key = TypeVar("Key", bound=Hashable)
@@ -131,23 +129,16 @@ def _headers(
         done(len(items))
         return {Header(**header): count for header, count in known["headers"]}, dict(known["broken"])
     seen: list[Header | None] = [None] * len(items)
-    broken: dict[int, str] = {}
-    passing = False
 
     def look(index: int) -> None:
-        nonlocal passing
-        try:
-            seen[index] = items.header(index)
-        except UnreadableError as error:
-            broken[index] = str(error)
-            passing |= isinstance(error, UnreachableError)
+        seen[index] = items.header(index)
 
-    for_each(look, len(items), done)
+    failed = for_each_readable(look, len(items), done)
     headers = dict(Counter(header for header in seen if header is not None))
-    if cache is not None and memo is not None and not passing:
+    if cache is not None and memo is not None and not failed.passing:
         listed = [[asdict(header), count] for header, count in headers.items()]
-        cache.remember(memo, {"headers": listed, "broken": sorted(broken.items())})
-    return headers, broken
+        cache.remember(memo, {"headers": listed, "broken": sorted(failed.reasons.items())})
+    return headers, failed.reasons
 
 
 def _counts(headers: Mapping[Header, int], key: Callable[[Header], Key]) -> dict[Key, int]:
@@ -164,25 +155,18 @@ def decode(
     broken: Mapping[int, str],
     keep: Callable[[int, Pixels], None],
     done: Callable[[int], None],
-) -> dict[int, str]:
+) -> Failures:
     """Decode all items that are not in `broken`; keep(i, [C, H, W]) is called from several threads at once.
 
-    Returns `broken` with what failed, by index.
+    Returns what failed, and `broken` with it.
     """
-    failed = dict(broken)
 
     def read(index: int) -> None:
-        if index in broken:
-            return
-        try:
-            pixels = items.read(index, target)
-        except UnreadableError as error:
-            failed[index] = str(error)
-            return
-        keep(index, pixels)
+        if index not in broken:
+            keep(index, items.read(index, target))
 
-    for_each(read, len(items), done, threads=items.threads)
-    return failed
+    failed = for_each_readable(read, len(items), done, threads=items.threads)
+    return replace(failed, reasons={**broken, **failed.reasons})
 
 
 def refuse_broken(source: Source, broken: Mapping[int, str], allow: bool) -> None:
