@@ -17,8 +17,8 @@ strikes all alike: only the ratios within a round count. A training step is forw
 AdamW for all, Snowmelt's by its own optimiser, which takes the gradients' norm as well (and once Muon, which has one
 moment of a weight and not two); in bf16 (where the processor multiplies in it) forward under torch.autocast, for the
 peers as well, none of which chooses it by itself on a CPU. One more process measures in every round what the machine
-can do: the network's own 3x3 convolutions, channels last, forward and backward, and 1024 x 1024 matrix products, in
-both types.
+can do: 3x3 convolutions of each level, channels last, forward and backward, of which the fastest is the peak, 1024 x
+1024 matrix products, and how long the network's own convolutions take without anything between them, in both types.
 Peers run in the environment of time_to_quality/README.md (`--peer-python`, or $BENCH_PYTHON).
 """
 
@@ -46,6 +46,7 @@ from snowmelt.base.device import matmul_rate, multiplies_bf16
 ROOT = Path(__file__).parents[1]
 OURS, DIFFUSERS, DDPM = ("snowmelt", "diffusers", "denoising-diffusion-pytorch")
 CEILING = "ceiling"
+OWN = "own_convolutions_s"
 LOW = "bf16"
 TASKS = ("train", "forward")
 CEILING_REPEATS = 5
@@ -275,30 +276,68 @@ def work(system: System, shape: Shape) -> None:
             answer(time.perf_counter() - start)
 
 
-def measure_ceiling(shape: Shape) -> None:
-    """Answer the name of a type with the GFLOP/s in it of the network's fastest convolution and of a matrix product."""
-    layers = []
+def level_convolutions(shape: Shape) -> list[tuple[nn.Module, Tensor]]:
+    """A 3x3 convolution of each level's channels to as many, and what goes in."""
+    layers: list[tuple[nn.Module, Tensor]] = []
     for level, multiplier in enumerate(shape.multipliers):
         channels, side = shape.channels * multiplier, shape.side // 2**level
-        conv = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
-        x = torch.randn(shape.batch, channels, side, side).to(memory_format=torch.channels_last).requires_grad_()
-        gradient = torch.randn_like(x)
-        flop = 3 * 2 * 9 * channels**2 * side**2 * shape.batch
-        layers.append((conv, x, gradient, flop))
+        layers.append((nn.Conv2d(channels, channels, 3, padding=1), torch.randn(shape.batch, channels, side, side)))
+    return layers
+
+
+def own_convolutions(shape: Shape) -> list[tuple[nn.Module, Tensor]]:
+    """Every convolution of Snowmelt's network (with the upsampling before it, which is a part of it), and its input."""
+    from snowmelt.model.networks.blocks import Upsample
+
+    net = snowmelt_network(shape)
+    layers: list[tuple[nn.Module, Tensor]] = []
+    merged = [module for module in net.modules() if isinstance(module, Upsample)]
+    inside = {id(module) for each in merged for module in each.children()}
+    plain = [module for module in net.modules() if isinstance(module, nn.Conv2d) and id(module) not in inside]
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...], _: object) -> None:
+        layers.append((layer, torch.randn_like(given[0])))
+
+    hooks = [module.register_forward_hook(note) for module in merged + plain]
+    with torch.no_grad():
+        net(*inputs(shape))
+    for hook in hooks:
+        hook.remove()
+    return layers
+
+
+def seconds_of(layer: nn.Module, x: Tensor, dtype: torch.dtype, repeats: int = 1) -> float:
+    """Of a layer's forward and backward pass, channels last; the median."""
+    layer, x = (each.to(dtype=dtype, memory_format=torch.channels_last) for each in (layer, x))
+    x = x.detach().requires_grad_()
+    gradient = torch.randn_like(layer(x).detach())
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        torch.autograd.grad(layer(x), [x, *layer.parameters()], gradient)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def measure_ceiling(shape: Shape) -> None:
+    """Answer the name of a type with the GFLOP/s in it of the fastest level's convolution and of a matrix product, and
+    with the seconds of all the network's own convolutions, one after the other.
+    """
+    levels, own = level_convolutions(shape), own_convolutions(shape)
     answer({"torch": torch.__version__})
     for line in sys.stdin:
-        rates = []
         dtype = getattr(torch, line.strip())
-        for conv, x, gradient, flop in layers:
-            conv.to(dtype)
-            x, gradient = (each.detach().to(dtype).requires_grad_() for each in (x, gradient))
-            seconds = []
-            for _ in range(CEILING_REPEATS):
-                start = time.perf_counter()
-                torch.autograd.grad(conv(x), [x, *conv.parameters()], gradient)
-                seconds.append(time.perf_counter() - start)
-            rates.append(flop / statistics.median(seconds) / 1e9)
-        answer({"convolution": max(rates), "matmul": matmul_rate(torch.device("cpu"), dtype) / 1e9})
+        rates = [
+            3 * 2 * 9 * x.shape[1] * x.numel() / seconds_of(layer, x, dtype, CEILING_REPEATS) / 1e9
+            for layer, x in levels
+        ]
+        answer(
+            {
+                "convolution": max(rates),
+                "matmul": matmul_rate(torch.device("cpu"), dtype) / 1e9,
+                OWN: sum(seconds_of(layer, x, dtype) for layer, x in own),
+            }
+        )
 
 
 class Worker:
@@ -356,7 +395,9 @@ def compare(name: str, options: argparse.Namespace) -> dict:
     workers = {each: Worker(each, name, options) for each in NAMES}
     ceiling = Worker(CEILING, name, options)
     seconds: dict[str, dict[str, list[float]]] = {task: {each: [] for each in NAMES} for task in TASKS}
-    peaks = {low: {"convolution": [], "matmul": []} for low in dict.fromkeys(system.low for system in SYSTEMS)}
+    types = list(dict.fromkeys(system.low for system in SYSTEMS))
+    peaks: dict[bool, dict[str, list[float]]] = {low: {"convolution": [], "matmul": []} for low in types}
+    alone: dict[bool, list[float]] = {low: [] for low in types}
     names = list(NAMES)
     for number in range(-WARM_UP, options.rounds):
         first = number % len(names)
@@ -370,6 +411,7 @@ def compare(name: str, options: argparse.Namespace) -> dict:
             if number >= 0:
                 for what, values in rates.items():
                     values.append(found[what])
+                alone[low].append(found[OWN])
 
     result = {
         "relative_error": error,
@@ -398,6 +440,9 @@ def compare(name: str, options: argparse.Namespace) -> dict:
                 for what, all_peaks in peaks[system.low].items()
             },
         }
+        if system == System(OURS, system.low):
+            parts = zip(alone[system.low], seconds["train"][each], strict=True)
+            result[each]["own_convolutions"] = spread([part / whole for part, whole in parts])
         for title, other in (("snowmelt_over_it", str(System(OURS, system.low))), ("default_over_it", best)):
             if each != other:
                 result[each][title] = {
@@ -425,8 +470,8 @@ def table(name: str, result: dict) -> str:
         "",
         "| | parameters | MFLOP an image, forward, as executed | trained on/s | Snowmelt in the same type over it "
         "| forward: the same | Snowmelt's default over it | model GFLOP/s | of the convolutions' | of the products' "
-        "| peak MB above the import |",
-        "|" + " --- |" * 11,
+        "| its own convolutions, of its step | peak MB above the import |",
+        "|" + " --- |" * 12,
     ]
     for each in NAMES:
         row = result[each]
@@ -440,6 +485,7 @@ def table(name: str, result: dict) -> str:
             "" if default is None else ranged(default["train"]),
             f"{row['gflops']['median']:.0f}",
             *(f"{row['share_of_peak'][what]['median']:.0%}" for what in ("convolution", "matmul")),
+            f"{row['own_convolutions']['median']:.0%}" if "own_convolutions" in row else "",
             f"{row['memory_mb']:.0f}",
         )
         lines.append("| " + " | ".join(cells) + " |")
