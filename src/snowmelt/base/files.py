@@ -13,6 +13,7 @@ import os
 import secrets
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,14 @@ from typing import Any
 from snowmelt.base.errors import SnowmeltError
 
 TEMPORARY = ".tmp-"
+
+
+def user_folder() -> Path:
+    """Snowmelt's folder where the system keeps the caches of this user."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "snowmelt"
+    variable, default = ("LOCALAPPDATA", "AppData/Local") if os.name == "nt" else ("XDG_CACHE_HOME", ".cache")
+    return Path(os.environ.get(variable) or Path.home() / default) / "snowmelt"
 
 
 def quoted(path: Path | str) -> str:

@@ -13,6 +13,8 @@ def doctor() -> None:
     import torch
 
     from snowmelt.base.device import multiplies_bf16
+    from snowmelt.base.native import native
+    from snowmelt.model.networks.native_norm import SOURCE
 
     def installed(name: str) -> str:
         try:
@@ -35,6 +37,9 @@ def doctor() -> None:
     print(f"mps           {'available: fp32' if torch.backends.mps.is_available() else 'none'}")
     in_hardware = "" if multiplies_bf16(torch.device("cpu")) else " slower, having no instructions for it"
     print(f"cpu           fp32, bf16{in_hardware} ({torch.backends.cpu.get_cpu_capability()})")
+    compiled = native(SOURCE)
+    slower = f"by PyTorch's operations, some 10% slower in training: {compiled}"
+    print(f"norms         {slower if isinstance(compiled, str) else 'compiled'}")
     for extra, package in (("log", "tensorboard"),):
         print(f"[{extra}]         {package} {installed(package)}")
     free = shutil.disk_usage(".").free / 2**30

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import time
 import zipfile
 import zlib
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import TEMPORARY, atomic_file, atomic_folder, read_json, write_json
+from snowmelt.base.files import TEMPORARY, atomic_file, atomic_folder, read_json, user_folder, write_json
 from snowmelt.base.lock import take_lock
 
 FOLDER, LIMIT = "SNOWMELT_CACHE", "SNOWMELT_CACHE_LIMIT"  # environment variables
@@ -224,14 +223,9 @@ class Cache:
 
 
 def user_cache() -> Path:
-    """Snowmelt's folder among the user's caches: $SNOWMELT_CACHE, or where the system keeps such things."""
+    """Where pictures and downloads are kept: $SNOWMELT_CACHE, or Snowmelt's folder among the user's caches."""
     named = os.environ.get(FOLDER)
-    if named:
-        return Path(named).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "snowmelt"
-    variable, default = ("LOCALAPPDATA", "AppData/Local") if os.name == "nt" else ("XDG_CACHE_HOME", ".cache")
-    return Path(os.environ.get(variable) or Path.home() / default) / "snowmelt"
+    return Path(named).expanduser().absolute() if named else user_folder()
 
 
 def open_cache() -> Cache:

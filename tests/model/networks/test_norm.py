@@ -5,7 +5,24 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 
+from snowmelt.base.native import native
+from snowmelt.model.networks import native_norm
 from snowmelt.model.networks.norm import ChannelsLastNorm, Norm, group_count, norm
+
+
+@pytest.fixture(params=["pytorch", "c"])
+def way(request, monkeypatch):
+    """The two ways to compute it, one after the other."""
+    if request.param == "pytorch":
+        monkeypatch.setattr(native_norm, "usable", lambda *tensors: False)
+    else:
+        needs_c()
+    return request.param
+
+
+def needs_c():
+    if isinstance(native(native_norm.SOURCE), str):
+        pytest.skip(f"not compiled: {native(native_norm.SOURCE)}")
 
 
 def inputs(modulated, added, dtype=torch.float32, shape=(3, 12, 5, 4)):
@@ -19,7 +36,7 @@ def inputs(modulated, added, dtype=torch.float32, shape=(3, 12, 5, 4)):
 
 @pytest.mark.parametrize("images_at_once", [1, 2, 100])
 @pytest.mark.parametrize(("modulated", "added", "silu"), list(itertools.product([False, True], repeat=3)))
-def test_fast_path_is_the_definition(monkeypatch, modulated, added, silu, images_at_once):
+def test_fast_path_is_the_definition(way, monkeypatch, modulated, added, silu, images_at_once):
     monkeypatch.setattr("snowmelt.model.networks.norm.IN_CACHE", images_at_once * 12 * 5 * 4)
     tensors = inputs(modulated, added)
     present = [tensor for tensor in tensors if tensor is not None]
@@ -36,7 +53,7 @@ def test_fast_path_is_the_definition(monkeypatch, modulated, added, silu, images
     assert found_grads[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_fast_path_survives_a_mean_far_above_the_deviation():
+def test_fast_path_survives_a_mean_far_above_the_deviation(way):
     x = (torch.randn(2, 8, 16, 16) + 1000).contiguous(memory_format=torch.channels_last)
     one, zero = torch.ones(1, 8), torch.zeros(1, 8)
     expected = norm(x.double(), None, one.double(), zero.double(), 4, 1e-5, False)
@@ -44,7 +61,7 @@ def test_fast_path_survives_a_mean_far_above_the_deviation():
     assert (found - expected).abs().max().item() < 1e-3
 
 
-def test_parts_are_the_whole_in_bfloat16_too(monkeypatch):
+def test_parts_are_the_whole_in_bfloat16_too(way, monkeypatch):
     tensors = [None if each is None else each.detach() for each in inputs(True, True)]
     x = tensors[0].bfloat16().requires_grad_()
     results = []
@@ -70,6 +87,62 @@ def test_first_and_second_derivatives_are_numerical_ones(modulated, added):
     assert torch.autograd.gradgradcheck(function, present)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 12, 1, 1), (3, 12, 9, 7), (2, 48, 16, 16), (1, 7, 33, 20)])
+def test_in_c_it_is_the_definition_for_any_shape_and_number_of_threads(dtype, shape):
+    needs_c()
+    x, added, weight, bias = (each.detach() for each in inputs(True, True, shape=shape))
+    x, grad = x.to(dtype), torch.randn(shape).to(dtype).contiguous(memory_format=torch.channels_last)
+    results, before = [], torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        given = [each.clone().requires_grad_() for each in (x, added, weight, bias)]
+        out = ChannelsLastNorm.apply(*given, shape[1] // 3 if shape[1] % 3 == 0 else 1, 1e-5, True)
+        results.append((out, *torch.autograd.grad(out, given, grad)))
+    torch.set_num_threads(before)
+    exact = [each.double().requires_grad_() for each in (x, added, weight, bias)]
+    wanted = norm(*exact, shape[1] // 3 if shape[1] % 3 == 0 else 1, 1e-5, True)
+    expected = (wanted, *torch.autograd.grad(wanted, exact, grad.double()))
+    for one, other, right in zip(*results, expected, strict=True):
+        assert torch.equal(one, other)
+        tolerance = 1e-5 if one.dtype == torch.float32 else 4e-3
+        assert (one - right).abs().max() <= tolerance * max(1, right.abs().max())
+
+
+def test_in_c_an_image_does_not_depend_on_the_others():
+    needs_c()
+    x, added, weight, bias = (each.detach() for each in inputs(True, True, shape=(6, 12, 17, 9)))
+    whole = ChannelsLastNorm.apply(x, added, weight, bias, 4, 1e-5, True)
+    for part in (slice(0, 1), slice(2, 6)):
+        alone = ChannelsLastNorm.apply(x[part], added[part], weight[part], bias[part], 4, 1e-5, True)
+        assert torch.equal(alone, whole[part])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_in_c_what_is_not_finite_does_not_go_unseen(dtype, bad):
+    needs_c()
+    x, _, weight, bias = (each if each is None else each.detach() for each in inputs(False, False))
+    x, grad = x.to(dtype), torch.ones_like(x, dtype=dtype)
+    x[1, 5, 2, 3] = bad
+    out = ChannelsLastNorm.apply(x.requires_grad_(), None, weight, bias, 4, 1e-5, True)
+    assert not out[1, 3:6].isfinite().all()
+    assert out[0].isfinite().all()
+    grad[2, 0, 0, 0] = bad
+    (dx,) = torch.autograd.grad(ChannelsLastNorm.apply(x, None, weight, bias, 4, 1e-5, True), x, grad)
+    assert not dx[2, :3].isfinite().all()
+    assert dx[0].isfinite().all()
+
+
+@pytest.mark.parametrize("size", [80.0, 1e4, 1e20])
+def test_in_c_the_silu_of_large_numbers_is_theirs(size):
+    needs_c()
+    x = torch.randn(2, 12, 5, 4).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.full((1, 12), size), torch.zeros(1, 12)
+    found = ChannelsLastNorm.apply(x, None, weight, bias, 4, 1e-5, True)
+    torch.testing.assert_close(found, norm(x, None, weight, bias, 4, 1e-5, True), rtol=1e-5, atol=1e-5)
+
+
 def channels_last_norm():
     layer = Norm(8, 4, 1e-5)
     with torch.no_grad():
@@ -78,7 +151,7 @@ def channels_last_norm():
     return layer, torch.randn(2, 8, 3, 3).contiguous(memory_format=torch.channels_last)
 
 
-def test_module_is_group_norm_then_modulation_then_silu(fast_norm):
+def test_module_is_group_norm_then_modulation_then_silu(way, fast_norm):
     layer, x = channels_last_norm()
     scale, shift, added = torch.randn(3, 2, 8).unbind(0)
     normed = F.group_norm(x, 4, layer.weight, layer.bias, 1e-5)
@@ -92,6 +165,7 @@ def test_module_is_group_norm_then_modulation_then_silu(fast_norm):
 
 
 def test_fast_path_is_taken_only_where_it_is_safe_and_pays(monkeypatch, fast_norm):
+    monkeypatch.setattr(native_norm, "usable", lambda *tensors: False)
     layer, x = channels_last_norm()
     calls = []
     original = ChannelsLastNorm.apply

@@ -1,4 +1,4 @@
-"""GroupNorm, an affine map and SiLU as one operation: native kernels, or a faster path for training on the CPU."""
+"""GroupNorm, an affine map and SiLU as one operation: PyTorch's kernels, or faster paths on the CPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from snowmelt.model.networks import native_norm
 from snowmelt.model.networks.layout import forward_mode
 
-# Numbers in a batch of images from which the hand-written passes outweigh their dozens of small operations.
+# Numbers in a batch of images from which passes of dozens of PyTorch's operations pay.
 FAST_FROM = 2**17
 # Numbers that are worked on at a time: a few copies of them in float32 lie in a core's cache.
 IN_CACHE = 5 * 2**17
@@ -46,7 +47,7 @@ class Norm(nn.Module):
         if scale is not None and shift is not None:
             weight, bias = weight * (1 + scale), torch.addcmul(shift, bias, 1 + scale)
         settings = (self.groups, self.eps, self.silu)
-        if _fast(x):
+        if _fast(x, added, weight, bias):
             fast: Tensor = ChannelsLastNorm.apply(x, added, weight, bias, *settings)  # type: ignore[no-untyped-call]
             return fast
         # torch's forward-mode derivative of its group norm fails in channels-last memory
@@ -67,14 +68,16 @@ def norm(x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: 
     return (F.silu(y) if silu else y).to(dtype)
 
 
-def _fast(x: Tensor) -> bool:
-    """Whether the path below may be taken and pays: much channels-last memory on the CPU, run eagerly."""
+def _fast(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether the path below may be taken and pays: channels-last memory on the CPU, run eagerly; much of it, where it
+    is not one call of a C function.
+    """
     return (
         not torch.compiler.is_compiling()  # first: what follows would become a condition on an exported graph's batch
         and x.device.type == "cpu"
-        and x.numel() >= FAST_FROM
         and x.is_contiguous(memory_format=torch.channels_last)
         and not forward_mode()
+        and (x.numel() >= FAST_FROM or native_norm.usable(x, *others))
     )
 
 
@@ -84,7 +87,7 @@ class ChannelsLastNorm(torch.autograd.Function):
     Convolutions are fastest there in channels-last memory, in which the native GroupNorm's backward pass takes several
     times as long as in contiguous memory. Here every pass runs along the channels, and SiLU's input is computed again
     in the backward pass instead of being kept, which halves the memory of the activations; of bfloat16 images no copy
-    in float32 is kept either.
+    in float32 is kept either. In C where that can be, else by PyTorch's operations on parts that a cache holds.
     """
 
     @staticmethod
@@ -92,11 +95,8 @@ class ChannelsLastNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
     ) -> Tensor:
         out = torch.empty_like(x)
-        kept = []
-        for part in _parts(x):
-            extra = None if added is None else _of(part, added)
-            kept.append(_normalise(out[part], x[part], extra, _of(part, weight), _of(part, bias), groups, eps, silu))
-        ctx.save_for_backward(x, added, weight, bias, *(torch.cat(each) for each in zip(*kept, strict=True)))
+        way = native_norm.normalise if native_norm.usable(x, added, weight, bias) else _normalise
+        ctx.save_for_backward(x, added, weight, bias, *way(out, x, added, weight, bias, groups, eps, silu))
         ctx.settings = (groups, eps, silu)
         return out
 
@@ -110,11 +110,8 @@ class ChannelsLastNorm(torch.autograd.Function):
             dx, *others = torch.autograd.grad(y, inputs, grad, create_graph=True)
             return dx, *([None] if added is None else []), *others, None, None, None
         dx = torch.empty_like(x)
-        found = []
-        for part in _parts(x):
-            known = [_of(part, each) for each in kept]
-            found.append(_differentiate(dx[part], x[part], grad[part], _of(part, weight), known, groups, silu))
-        grad_added, grad_weight, grad_bias = (torch.cat(each) for each in zip(*found, strict=True))
+        way = native_norm.differentiate if native_norm.usable(x, added, weight, bias) else _differentiate
+        grad_added, grad_weight, grad_bias = way(dx, x, grad, weight, kept, groups, silu)
         if weight.shape[0] == 1:
             grad_weight, grad_bias = grad_weight.sum(0, keepdim=True), grad_bias.sum(0, keepdim=True)
         return dx, None if added is None else grad_added, grad_weight, grad_bias, None, None, None
@@ -135,6 +132,16 @@ def _normalise(
     out: Tensor, x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
 ) -> tuple[Tensor, ...]:
     """Write the norm of x into out; returns what the derivative needs, with a row for each image."""
+    kept = []
+    for part in _parts(x):
+        extra = None if added is None else _of(part, added)
+        kept.append(_normalise_part(out[part], x[part], extra, _of(part, weight), _of(part, bias), groups, eps, silu))
+    return tuple(torch.cat(each) for each in zip(*kept, strict=True))
+
+
+def _normalise_part(
+    out: Tensor, x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
+) -> tuple[Tensor, ...]:
     rows = _rows(x)
     y = _view(out) if out.dtype == rows.dtype else torch.empty_like(rows)
     channel_mean = rows.mean(1)
@@ -166,6 +173,23 @@ def _differentiate(
     """Write x's gradient into out, with what `_normalise` has kept; returns those of added, weight and bias, with a row
     for each image.
     """
+    found = []
+    for part in _parts(x):
+        known = [_of(part, each) for each in kept]
+        found.append(_differentiate_part(out[part], x[part], grad[part], _of(part, weight), known, groups, silu))
+    grad_added, grad_weight, grad_bias = (torch.cat(each) for each in zip(*found, strict=True))
+    return grad_added, grad_weight, grad_bias
+
+
+def _differentiate_part(
+    out: Tensor,
+    x: Tensor,
+    grad: Tensor,
+    weight: Tensor,
+    kept: Sequence[Tensor],
+    groups: int,
+    silu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     channel_mean, mean, inverse, scale, offset = kept
     rows, g = _rows(x), _rows(grad)
     if silu:
