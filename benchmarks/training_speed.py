@@ -15,10 +15,11 @@ up.
 Each network has a process of its own, as its users would run it, and they take turns, so whatever else the machine does
 strikes all alike: only the ratios within a round count. A training step is forward, squared error, backward and fused
 AdamW for all, Snowmelt's by its own optimiser, which takes the gradients' norm as well (and once Muon, which has one
-moment of a weight and not two); in bf16 (where the processor multiplies in it) forward under torch.autocast, for the
-peers as well, none of which chooses it by itself on a CPU. One more process measures in every round what the machine
-can do: 3x3 convolutions of each level, channels last, forward and backward, of which the fastest is the peak, 1024 x
-1024 matrix products, and how long the network's own convolutions take without anything between them, in both types.
+moment of a weight and not two); with "no C" norms are PyTorch's operations, as where there is no compiler; in bf16
+(where the processor multiplies in it) forward under torch.autocast, for the peers as well, none of which chooses it by
+itself on a CPU. One more process measures in every round what the machine can do: 3x3 convolutions of each level,
+channels last, forward and backward, of which the fastest is the peak, 1024 x 1024 matrix products, and how long the
+network's own convolutions take without anything between them, in both types.
 Peers run in the environment of time_to_quality/README.md (`--peer-python`, or $BENCH_PYTHON).
 """
 
@@ -53,6 +54,7 @@ CEILING_REPEATS = 5
 PARTS = {1: "", 4: " in quarters", 8: " in eighths"}  # micro-batches of a batch
 OUR_WAYS = [
     {},
+    {"compiled": False},
     *({"recompute": True, "parts": parts} for parts in PARTS),
     {"recompute": True, "parts": 8, "optimizer": "muon"},
 ]
@@ -60,6 +62,7 @@ WARM_UP = 2  # rounds that are not counted
 BLOCKS, ATTENTION = 2, 1  # residual blocks a level; the level with attention
 AGREE = 1e-5
 LR = 1e-5
+NO_C = "SNOWMELT_NATIVE"
 Call = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -72,10 +75,11 @@ class System:
     recompute: bool = False
     parts: int = 1
     optimizer: str = "adamw"
+    compiled: bool = True
 
     def __str__(self) -> str:
         name = self.library + f" {LOW}" * self.low + " --recompute" * self.recompute + PARTS[self.parts]
-        return name + (f", {self.optimizer}" if self.optimizer != "adamw" else "")
+        return name + (f", {self.optimizer}" if self.optimizer != "adamw" else "") + ", no C" * (not self.compiled)
 
 
 SYSTEMS = [
@@ -355,6 +359,7 @@ class Worker:
                 "OMP_NUM_THREADS": threads,
                 "MKL_NUM_THREADS": threads,
                 "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+                **({NO_C: "0"} if name in NAMES and not NAMES[name].compiled else {}),
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -509,6 +514,11 @@ def main() -> None:
         work(NAMES[options.work], SHAPES[options.shape])
         return
     torch.set_num_threads(options.threads)
+    from snowmelt.base.native import native
+    from snowmelt.model.networks.native_norm import SOURCE
+
+    if isinstance(native(SOURCE), str):
+        raise SystemExit(f"the norms cannot be compiled here ({native(SOURCE)}): two rows would be the same")
     result = {
         "device": platform.processor() or platform.machine(),
         "torch": torch.__version__,
