@@ -62,7 +62,6 @@ WARM_UP = 2  # rounds that are not counted
 BLOCKS, ATTENTION = 2, 1  # residual blocks a level; the level with attention
 AGREE = 1e-5
 LR = 1e-5
-NO_C = "SNOWMELT_NATIVE"
 Call = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -348,6 +347,8 @@ class Worker:
     """A process of one library, or of the ceiling, that is asked by lines."""
 
     def __init__(self, name: str, shape: str, options: argparse.Namespace) -> None:
+        from snowmelt.base.native import SWITCH  # here, so that the peers' processes do not load it
+
         python = options.peer_python if name in NAMES and NAMES[name].library != OURS else sys.executable
         threads = str(options.threads)
         # No resolve(): the path of a virtual environment's interpreter is what makes it that environment's.
@@ -359,7 +360,7 @@ class Worker:
                 "OMP_NUM_THREADS": threads,
                 "MKL_NUM_THREADS": threads,
                 "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
-                **({NO_C: "0"} if name in NAMES and not NAMES[name].compiled else {}),
+                **({SWITCH: "0"} if name in NAMES and not NAMES[name].compiled else {}),
             },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -186,7 +186,8 @@ static inline float before(float grad, float value, float scale, float offset, i
 
 /* Of a block's pixels: the sum of the gradient before SiLU, and that of it times x - mean. */
 static void gradient_sums(const void *x, const void *grad, int64_t image, int64_t block, const Sizes *s,
-                          const float *restrict mean, const float *restrict scale, const float *restrict offset, float *space) {
+                          const float *restrict mean, const float *restrict scale, const float *restrict offset,
+                          float *space) {
     const int64_t silu = s->silu, channels = s->channels;
     float widened[channels], more[channels];
     float *restrict sum = space + (image * blocks_of(s) + block) * 2 * channels, *restrict product = sum + channels;
@@ -236,8 +237,8 @@ static void gradients(int64_t image, const Sizes *s, const float *space, const f
 }
 
 static void gradient_of_x(const void *x, const void *grad, void *out, int64_t image, int64_t block, const Sizes *s,
-                          const float *restrict mean, const float *restrict scale, const float *restrict offset, const float *restrict slope,
-                          const float *restrict level) {
+                          const float *restrict mean, const float *restrict scale, const float *restrict offset,
+                          const float *restrict slope, const float *restrict level) {
     const int64_t silu = s->silu, channels = s->channels, own = image * channels;
     float widened[channels], more[channels], to[channels];
     mean += own, scale += own, offset += own, slope += own, level += own;
