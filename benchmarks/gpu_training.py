@@ -4,12 +4,14 @@
 
 35.7 million parameters (denoising-diffusion-pytorch's nearest has more), 32x32 colour, dropout 0.1, bfloat16: Snowmelt
 by `snowmelt train --preset ddpm-cifar10`, the others by the step of their own trainers (forward under torch.autocast,
-squared error, backward, clipping, Adam, their average), on images that are on the GPU already. Each has a process of
-its own, one after the other, with the rate of bfloat16 products before and after. Model FLOP are three
-forward passes' of diffusers' network for Snowmelt as well, and of its own network for denoising-diffusion-pytorch.
-Warm-up, in which what is compiled is compiled, is not in the rate but in `first_s`: seconds from the start of the
-process to the tenth step. `compiled` is diffusers' network under torch.compile, which its example does not do.
-To be run where the peers are installed too (time_to_quality/requirements.txt).
+squared error, backward, clipping, Adam, their average), on images that are on the GPU already, where Snowmelt's come
+from its files. Each has a process of its own, one after the other, with the rate of bfloat16 products before and after.
+Model FLOP are three forward passes' of diffusers' network for Snowmelt as well, and of its own network for
+denoising-diffusion-pytorch. Warm-up, in which what is compiled is compiled, is not in the rate but in `first_s`:
+seconds from the start of the process to the tenth step, of Snowmelt to the first row of its metrics, which is of that
+step. `compiled` is diffusers' network under torch.compile, which its example does not do.
+Peers run in the environment of time_to_quality/README.md (`--peer-python`, or $BENCH_PYTHON); this one needs
+Snowmelt's extra `dev`, which has diffusers too. Both need a torch of CUDA.
 """
 
 from __future__ import annotations
@@ -169,7 +171,8 @@ def work(system: str, batch: int, seconds: float) -> dict:
         found = train_diffusers(batch, seconds, system.endswith("-compiled"))
     else:
         found = train_ddpm_pytorch(batch, seconds)
-    return {"system": system, "batch": batch, **found, "matmul": [before, matmul_rate(DEVICE, torch.bfloat16)]}
+    rates = [before, matmul_rate(DEVICE, torch.bfloat16)]
+    return {"system": system, "batch": batch, **found, "matmul": rates, "forward_flop": forward_flop(system)}
 
 
 def forward_flop(system: str) -> float:
@@ -198,6 +201,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--seconds", type=float, default=15, help="of steady training, each")
     parser.add_argument("--systems", default=",".join(SYSTEMS))
+    parser.add_argument("--peer-python", default=os.environ.get("BENCH_PYTHON", sys.executable))
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "gpu_training.jsonl")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -205,19 +209,23 @@ def main() -> None:
         print(json.dumps(work(options.work, options.batch, options.seconds)))
         return
     for system in options.systems.split(","):
-        command = [sys.executable, "-m", "benchmarks.gpu_training", "--work", system, "--batch", str(options.batch)]
+        # No resolve(): the path of a virtual environment's interpreter is what makes it that environment's.
+        python = sys.executable if system.startswith("snowmelt") else str(Path(options.peer_python).absolute())
+        command = [python, "-m", "benchmarks.gpu_training", "--work", system, "--batch", str(options.batch)]
         began = time.time()
-        ran = subprocess.run([*command, "--seconds", str(options.seconds)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        ran = subprocess.run(
+            [*command, "--seconds", str(options.seconds)],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         if ran.returncode:
             print(f"{system}: failed, its own words are above", flush=True)
             continue
         row = json.loads(ran.stdout.splitlines()[-1])
         row["first_s"] = row.pop("first") - began
-        row |= {
-            "forward_flop": forward_flop(system),
-            "device": torch.cuda.get_device_name(),
-            "torch": torch.__version__,
-        }
+        row |= {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
         row["utilisation"] = 3 * row["forward_flop"] * row["images_per_s"] / statistics.mean(row["matmul"])
         with options.out.open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -1,10 +1,12 @@
 """C is compiled once, kept apart for what it depends on, and done without where it cannot be."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from snowmelt.base import native as room
@@ -61,6 +63,22 @@ def test_without_a_compiler_it_says_so(source, monkeypatch):
 def test_it_can_be_switched_off(source, monkeypatch):
     monkeypatch.setenv("SNOWMELT_NATIVE", "0")
     assert native(source) == "SNOWMELT_NATIVE=0"
+
+
+def test_a_mapped_file_may_have_a_name_that_is_no_text(source, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.npy")
+    np.save(path, np.zeros(4))
+    mapped = np.load(path, mmap_mode="r")
+    assert native(source).twice(ctypes.c_long(21)) == 42
+    del mapped
+
+
+def test_a_user_without_a_home_does_without(source, monkeypatch):
+    def homeless(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(room, "user_folder", homeless)
+    assert native(source) == "Could not determine home directory."
 
 
 def test_a_compiler_that_hangs_or_a_place_that_cannot_be_written_is_no_end(source, tmp_path, monkeypatch):

@@ -51,6 +51,37 @@ def test_the_version_is_told(snowmelt):
     assert snowmelt("--version").out.count(".") == 2
 
 
+@pytest.mark.parametrize("arguments", [("sampler", "show", "ddim", "--json"), ("sampler", "list"), ("train",)])
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_a_reader_that_has_gone_ends_nothing(arguments, unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    answer = subprocess.run(
+        [sys.executable, *(["-u"] if unbuffered else []), "-m", "snowmelt", *arguments],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    os.close(writing)
+    assert answer.returncode == (2 if arguments == ("train",) else 0)
+    assert "BrokenPipe" not in answer.stderr
+
+
+def test_what_does_not_fit_the_memory_is_told_with_a_way_out(refusal, finished_run, tmp_path, monkeypatch):
+    import torch
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr("snowmelt.sampling.plan.sample_batch", full)
+    said = refusal("sample", finished_run, "-n", 1, "--out", tmp_path / "s")
+    assert "CUDA out of memory" in said
+    assert "--batch" in said
+
+
 @pytest.mark.parametrize(
     ("command", "near"),
     [

@@ -89,6 +89,7 @@ def test_a_run_becomes_a_pipeline_with_a_card(snowmelt, minimal, shoes, tmp_path
     assert snowmelt("eval", run, "--metrics", "kid", "--features", "fitted", "-n", 8, "--steps", 2).code == 0
     answer = snowmelt("convert", run, tmp_path / "theirs", "--to", "diffusers")
     assert answer.code == 0, answer
+    assert "(num_inference_steps=1000)" in answer.out
     card = (tmp_path / "theirs" / "README.md").read_text()
     assert "![Samples](grid.png)" in card
     assert "| Kernel distance" in card

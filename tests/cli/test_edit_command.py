@@ -94,6 +94,18 @@ def test_interpolation_between_two_pictures_draws_the_way(edit, picture, tmp_pat
     assert pixels(folder).shape == (4, 8, 8, 3)
 
 
+def test_a_long_way_is_drawn_in_parts_like_everything_else(edit, monkeypatch):
+    whole = pixels(edit("interpolate", "--seeds", "4,6", "-n", 4))
+    monkeypatch.setattr("snowmelt.cli.edit.BATCH", 3)
+    parts = pixels(edit("interpolate", "--seeds", "4,6", "-n", 4, "--overwrite"))
+    assert np.abs(parts.astype(int) - whole).max() <= 1
+
+
+def test_a_way_between_pictures_may_end_with_one_of_its_own(edit, picture, monkeypatch):
+    monkeypatch.setattr("snowmelt.cli.edit.BATCH", 3)
+    assert pixels(edit("interpolate", picture, picture, "-n", 4, "--class", "Boot")).shape == (4, 8, 8, 3)
+
+
 def test_an_enlarged_picture_shrinks_to_the_picture(edit, tmp_path):
     small = np.random.default_rng(7).integers(0, 256, (4, 4, 3), np.uint8)
     Image.fromarray(small).save(tmp_path / "small.png")
@@ -149,7 +161,9 @@ def test_what_cannot_be_edited_is_told_and_nothing_is_written(refusal, finished_
         (("interpolate", finished_run, picture), "two pictures or two seeds"),
         (("interpolate", finished_run, "--seeds", "1,2,3"), "names 3 seeds"),
         (("interpolate", finished_run, "--seeds", "1,2", "-n", 1), "Both ends are drawn"),
+        (("interpolate", finished_run, "--seeds", "1,2", "--seed", 5), "--seed means nothing here"),
         (("interpolate", finished_run, picture, picture, "--sampler", "ddpm", "--steps", 5), "adds noise"),
+        (("vary", finished_run, picture, "--guidance", 2), "Add --class NAME"),
         (("upscale", finished_run, odd), "is no multiple of"),
         (("upscale", finished_run, picture), "is no multiple of"),
         (("vary", tmp_path / "nowhere", picture), "does not exist"),

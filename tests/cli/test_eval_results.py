@@ -210,7 +210,7 @@ def test_the_bits_of_floats_are_those_of_a_density(snowmelt, minimal, tmp_path):
     assert found["signed"] is True
 
 
-def test_a_network_of_no_numbers_is_said_to_be_one(refusal, run, monkeypatch):
+def test_a_network_of_no_numbers_is_said_to_be_one(snowmelt, refusal, run, monkeypatch):
     def damaged(*arguments):
         model = load_model(*arguments)
         next(model.denoiser.network.parameters()).fill_(torch.nan)
@@ -219,6 +219,9 @@ def test_a_network_of_no_numbers_is_said_to_be_one(refusal, run, monkeypatch):
     monkeypatch.setattr(api, "open_model", damaged)
     assert "estimates are not finite" in refusal("eval", run, "--metrics", "anatomy")
     assert "not finite" in refusal("eval", run, *QUICK)
+    answer = snowmelt("eval", run, "--metrics", "nll", "--nll-images", 2)  # is drawn, with nothing in it
+    assert answer.code == 0, answer
+    assert write_run_page(run).is_file()
 
 
 def test_samples_begin_at_the_seed(snowmelt, run):

@@ -1,6 +1,8 @@
 """`snowmelt sample`: files that say how they were made, and images that depend on their seed alone."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -55,6 +57,36 @@ def test_samples_go_into_the_run_where_no_place_is_named(snowmelt, minimal, shoe
     run = api.train(shoes, out=tmp_path / "run", preset=minimal, steps=1)
     assert snowmelt("sample", run, "-n", 2, "--steps", 1).code == 0
     assert (run / "samples" / "000001.png").is_file()
+
+
+def test_what_a_run_s_own_model_and_checkpoints_draw_is_not_put_into_what_training_replaces(
+    snowmelt, finished_run, tmp_path
+):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    for part in (run / "model", sorted((run / "checkpoints").glob("step_*"))[0]):
+        assert snowmelt("sample", part, "-n", 1, "--steps", 1, "--overwrite").code == 0
+        assert not (part / "samples").exists()
+        (run / "samples" / "000000.png").unlink()
+
+
+def test_the_last_weights_of_a_checkpoint_are_those_of_its_network(snowmelt, finished_run, tmp_path):
+    last = max((finished_run / "checkpoints").glob("step_*"))
+    pictures = []
+    for number, model in enumerate((finished_run, last)):
+        folder = tmp_path / str(number)
+        command = ("sample", model, "-n", 1, "--steps", 2, "--guidance", 1, "--weights", "raw", "--out", folder)
+        answer = snowmelt(*command)
+        assert answer.code == 0, answer
+        pictures.append(np.asarray(Image.open(folder / "000000.png")))
+    assert np.array_equal(*pictures)
+
+
+def test_a_name_that_is_no_text_is_written_into_the_picture_as_an_escape(snowmelt, finished_run, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    Image.new("RGB", (8, 8)).save(path)
+    answer = snowmelt("edit", "vary", finished_run, path, "-n", 1, "--steps", 2, "--out", tmp_path / "out")
+    assert answer.code == 0, answer
+    assert Image.open(tmp_path / "out" / "000000.png").text["image"].endswith(r"caf\udce9.png")
 
 
 def test_arrays_hold_the_same_pixels_channels_last(draw):
@@ -252,6 +284,9 @@ def test_a_comparison_is_one_picture_with_evaluations_and_seconds(snowmelt, fini
     assert "already holds a comparison" in refusal(*command)
     assert "not understood at 'ddim'" in refusal("sample", finished_run, "--compare", "ddim")
     assert "cannot be given with it" in refusal("sample", finished_run, "--compare", "ddim:2", "--steps", 3)
+    assert "draws one picture" in refusal("sample", finished_run, "--compare", "ddim:2", "--format", "npz")
+    (folder / "compare.png").unlink()
+    assert "already holds compare.json" in refusal(*command)
 
 
 def test_an_earlier_checkpoint_guides(draw, finished_run, refusal, tmp_path, minimal, grey_file):
@@ -260,6 +295,15 @@ def test_an_earlier_checkpoint_guides(draw, finished_run, refusal, tmp_path, min
     assert (plain / "000001.png").read_bytes() != (guided / "000001.png").read_bytes()
     other = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=1)
     assert "makes other images" in refusal("sample", finished_run, "--guide", other, "--guidance", 2)
+
+
+def test_a_guide_that_is_told_something_else_is_refused(refusal, shoes, minimal, tmp_path):
+    table = tmp_path / "values.csv"
+    names = sorted(str(path.relative_to(shoes)) for path in shoes.rglob("*.png"))
+    table.write_text("file_name,age\n" + "".join(f"{name},{number}\n" for number, name in enumerate(names)))
+    told = api.train(shoes, out=tmp_path / "told", preset=minimal, steps=1, cond_values=str(table))
+    plain = api.train(shoes, out=tmp_path / "plain", preset=minimal, steps=1)
+    assert "is told something else" in refusal("sample", told, "--guide", plain)
 
 
 def test_a_guidance_interval_is_kept_with_the_samples_and_refused_where_nothing_is_guided(draw, refusal, finished_run):

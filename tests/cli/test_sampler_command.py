@@ -107,6 +107,9 @@ def test_a_file_of_levels_that_is_none_is_told(refusal, tmp_path, levels, match)
         (("ddim", "--set", "eta=nan"), "eta is a number such as 0, not 'nan'"),
         (("ddim", "--set", "eta=null"), "eta is a number"),
         (("lms", "--set", "order=2.5"), "order is a whole number"),
+        (("ddim", "--set", "first=analytic", "--set", "data_std=[1]"), "data_std is a number"),
+        (("ddim", "--set", "first=analytic", "--set", "data_std=null"), "data_std is a number"),
+        (("ddpm", "--set", "variance=analytic", "--set", "error=5"), "error is a file, not 5"),
         (("dpmpp-2m", "--set", "kind=2"), "kind is a word such as midpoint"),
         (("ddim", "--steps", "1.5"), "'1.5' is not a whole number"),
         (("ddim", "--set", "eta=[1]"), "eta"),
@@ -116,6 +119,21 @@ def test_a_file_of_levels_that_is_none_is_told(refusal, tmp_path, levels, match)
 )
 def test_what_is_no_sampler_is_told(refusal, arguments, match):
     assert match in refusal("sampler", "show", *arguments)
+
+
+@pytest.mark.parametrize("option", ["unipc order=2.0", "lms order=4.0", "repaint jump_length=5.0", "restart K=2.0"])
+def test_a_whole_number_may_be_written_as_a_float(snowmelt, option):
+    name, setting = option.split()
+    assert shown(snowmelt, name, "--steps", 20, "--set", setting)["rows"]
+
+
+def test_what_says_where_to_stop_is_said_once(refusal, tmp_path):
+    levels, table = tmp_path / "levels.json", tmp_path / "table.json"
+    levels.write_text("[[1, 5], [1, 1], [1, 0]]")
+    save_tableau(make_tableau("ddim", Schedule("edm"), 3), table)
+    for more in (("--schedule", "cosine"), ("--zero-snr",)):
+        assert "--levels says where to stop" in refusal("sampler", "show", "ddim", "--levels", levels, *more)
+        assert "in it already" in refusal("sampler", "show", table, *more)
 
 
 def test_options_reach_the_table(snowmelt):

@@ -140,6 +140,34 @@ def test_labels_that_are_no_classes_are_left_with_a_note(tmp_path, text):
     assert any("dataset.json holds" in note for note in data.report.notes)
 
 
+def test_the_folders_of_a_stylegan_archive_are_no_classes(tmp_path):
+    files = {f"{number // 3:05}/img{number:08}.png": png(number) for number in range(6)}
+    data = load_data(write(tmp_path / "a.zip", {**files, "dataset.json": b'{"labels": null}'}), holdout=0)
+    assert data.class_names is None
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("dataset.json", '{"labels": [["a.png", 0], ["a.png", 1]]}'),
+        ("metadata.csv", "file_name,label\na.png,cat\na.png,dog"),
+    ],
+)
+def test_two_labels_of_one_picture_are_refused(tmp_path, file, text):
+    (tmp_path / "a.png").write_bytes(png(0))
+    (tmp_path / file).write_text(text)
+    with pytest.raises(SnowmeltError, match=r"gives a\.png two labels"):
+        load_data(tmp_path, holdout=0)
+
+
+@pytest.mark.parametrize("prefix", ["./", "./pets/"])
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz"])
+def test_a_tar_file_of_the_folder_it_was_made_in_has_its_classes(tmp_path, name, prefix):
+    data = load_data(write(tmp_path / name, contents(prefix)), holdout=0)
+    assert data.class_names == ("cat", "dog")
+    assert data.training.labels.tolist() == [0] * 5 + [1] * 5
+
+
 def test_metadata_without_labels_leaves_the_folders_as_classes(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

@@ -72,6 +72,17 @@ def test_wide_colours_become_those_of_srgb():
     assert np.abs(result - values).max() > 20
 
 
+def test_a_profile_of_srgb_is_known_by_what_it_does_and_not_by_its_name_alone():
+    values = pixels()
+    image = Image.fromarray(values)
+    image.info["icc_profile"] = rgb_profile(SRGB, name="sRGB built-in")
+    assert in_srgb(image) is image
+    image.info["icc_profile"] = rgb_profile(SRGB, gamma=1.0, name="GIMP built-in Linear sRGB")
+    light = values / 255
+    wanted = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(np.asarray(in_srgb(image)) - wanted).max() < 3
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_a_file_s_profile_is_applied_when_it_is_read(kind):
     values = np.kron(pixels((2, 2)), np.ones((16, 16, 1), np.uint8))

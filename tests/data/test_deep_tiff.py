@@ -11,7 +11,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data import deep_tiff
 from snowmelt.data.check import inspect
 from snowmelt.data.decode import read_header, read_image
-from snowmelt.data.items import Target, UnreadableError
+from snowmelt.data.items import Target, UnreachableError, UnreadableError
 from snowmelt.data.pipeline import load_data
 
 tifffile = pytest.importorskip("tifffile")
@@ -32,6 +32,43 @@ def written(values, planar=False, photometric="minisblack", **options):
     tifffile.imwrite(stream, pixels, photometric=photometric, planarconfig=config, **options)
     stream.seek(0)
     return stream
+
+
+def test_grey_of_sixteen_bits_whose_nought_is_white_is_turned_round():
+    values = planes("uint16", 1)
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values[0], photometric="miniswhite")
+    stream.seek(0)
+    assert np.array_equal(read_image(stream, Target("uint16", 1, 6, 9, "crop")), 65535 - values)
+
+
+def test_colour_with_alpha_is_put_on_white_for_a_grey_data_set():
+    values = planes("uint16", 4)
+    values[3] = 65535
+    stream = written(values, photometric="rgb", extrasamples=["unassalpha"])
+    assert read_image(stream, Target("uint16", 1, 6, 9, "crop")).shape == (1, 6, 9)
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"), [(MemoryError(), True), (OSError(5, "I/O"), True), (ValueError(), False)]
+)
+def test_what_the_system_refuses_is_not_the_file_s_fault(monkeypatch, error, passing):
+    def failing(self, *_, **__):
+        raise error
+
+    stream, target = written(planes("uint16", 3), photometric="rgb"), Target("uint16", 3, 6, 9, "crop")
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", failing)
+    with pytest.raises(UnreadableError) as caught:
+        read_image(stream, target)
+    assert isinstance(caught.value, UnreachableError) == passing
+
+
+def test_a_header_that_claims_many_bytes_a_pixel_is_refused(monkeypatch):
+    stream = written(planes("float32", 4))
+    monkeypatch.setattr("snowmelt.data.decode.MAX_PIXELS", 6 * 9)
+    monkeypatch.setattr(deep_tiff, "BYTES_A_PIXEL", 15)
+    with pytest.raises(UnreadableError, match="of 16 bytes"):
+        read_header(stream)
 
 
 def whole(values):
@@ -130,7 +167,7 @@ def test_what_cannot_be_used_is_unreadable(file, match):
 
 
 def test_a_bomb_is_refused_by_its_header(monkeypatch):
-    with pytest.raises(UnreadableError, match="its header claims 9 x 6 pixels, more than the 50"):
+    with pytest.raises(UnreadableError, match="its header claims 9 x 6 pixels of 6 bytes, more than the 50 of 32"):
         deep_tiff.read_deep_header(written(planes("uint16", 3)), 50)
 
 

@@ -1,6 +1,7 @@
 """WebDataset shards: samples are members that share a name, wherever in many tar files they lie."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -45,6 +46,33 @@ def test_samples_of_all_shards_in_order(tmp_path, pattern):
     assert data.training.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert data.class_names == ("0", "1", "2")
     assert data.report.skipped == {}
+
+
+def test_what_was_kept_of_a_tar_file_is_not_taken_for_its_samples(tmp_path):
+    """Its pictures are sorted, samples come as they lie."""
+    members = [(f"{seed}.{kind}", what) for seed in (2, 10, 1) for kind, what in (("png", png(seed)), text_label(seed))]
+    path = shard(tmp_path / "s" / "a.tar", members)
+    assert load_data(path, holdout=0).class_names is None
+    data = load_data(tmp_path / "s", holdout=0)
+    assert data.training.labels.tolist() == [1, 0, 0]
+    expected = [pixels(seed).transpose(2, 0, 1) for seed in (2, 10, 1)]
+    assert np.array_equal(data.training.images[:].numpy(), expected)
+
+
+def test_links_in_a_shard_are_counted(tmp_path):
+    path = shard(tmp_path / "s" / "a.tar", [("0.png", png(0))])
+    with tarfile.open(path, "a") as made:
+        link = tarfile.TarInfo("1.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "0.png"
+        made.addfile(link)
+    assert load_data(tmp_path / "s", holdout=0).report.skipped == {"link": 1}
+
+
+def test_names_of_classes_that_are_no_text_are_told(tmp_path):
+    root = three_shards(tmp_path / "s", text_label)
+    (root / "classes.txt").write_bytes(b"caf\xe9\nb\nc\n")
+    with pytest.raises(SnowmeltError, match="is not UTF-8 text"):
+        load_data(root, holdout=0)
 
 
 def test_some_shards_of_many_with_two_ranges(tmp_path):

@@ -98,6 +98,12 @@ def test_a_list_that_disagrees_with_the_items_is_not_believed():
     assert source.labels.tolist() == [3, 2, 1, 0]
 
 
+def test_a_list_is_not_believed_where_something_is_made_of_its_labels():
+    """Though its ends agree with the items."""
+    made = Made(lambda i: (planes(i), (0, 7, 2, 3)[i]), targets=[0, 1, 2, 3], target_transform=lambda y: y)
+    assert source_of(made).labels.tolist() == [0, 3, 1, 2]
+
+
 def test_values_that_are_no_classes_are_not_used():
     for value in (0.5, torch.ones(3), None, {"a": 1}):
         assert source_of(Made(lambda i, value=value: (planes(i), value))).labels is None

@@ -90,6 +90,22 @@ def test_a_trained_network_lies_between_the_bounds(finished_run, shoes):
     assert set(found.to_json()) >= {"sigma_over_alpha", "training", "held_out", "optimum", "linear", "fit", "advice"}
 
 
+def test_that_held_out_images_are_few_is_a_part_of_their_error(data):
+    """However often they are looked at, they stay the same few; those of training are all there are."""
+    few, many = (taken_apart(lambda x, *_: x / 2, data, images=count) for count in (100, 10_000))
+    assert (many.training.error < 0.15 * few.training.error).all()
+    noise_is_little = slice(0, 4)
+    assert (many.held_out.error > 0.5 * few.held_out.error)[noise_is_little].all()
+
+
+def test_of_one_held_out_image_nothing_is_said(tmp_path):
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "a.npy", random.integers(0, 256, (25, 8, 8), np.uint8))
+    data = load_data(tmp_path / "a.npy", holdout=0.05)
+    assert len(data.holdout.images) == 1
+    assert taken_apart(lambda x, *_: x / 2, data).held_out is None
+
+
 def test_the_same_seed_gives_the_same_numbers(data):
     wiener_like = lambda x, level, cond=None: 0.5 * x  # noqa: E731
     once, twice = (taken_apart(wiener_like, data, images=64) for _ in range(2))

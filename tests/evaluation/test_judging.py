@@ -166,14 +166,15 @@ def test_a_reader_is_told_what_numbers_cannot_say():
             pictures(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), *other.get("labels", (None, None)))
             for n in (real, fake)
         ]
-        return " ".join(
-            sentences(measure_quality(*shown, features, dimensions, ("fd", "kid", "prdc"), quiet), dimensions)
-        )
+        metrics = ("fd", "kid", "prdc")
+        return " ".join(sentences(measure_quality(*shown, features, dimensions, metrics, quiet), dimensions, metrics))
 
     torch.manual_seed(0)
     assert said(60, 60) == ""
     assert "49 images are too few" in said(60, 49)
     assert "too few" not in said(60, 50)
+    assert "coverage are left out: they need more than 5" in said(60, 5)
+    assert "left out" not in said(60, 6)
     assert "Fewer images (60 real, 60 samples) than the 60 features" in said(60, 60, 60)
     assert "Fewer images" not in said(61, 61, 60)
     assert "of 61 samples is biased upwards" in said(61, 61, 60)

@@ -122,6 +122,23 @@ def test_what_no_shape_tells_is_asked_for_by_name(tmp_path):
         snowmelt.load(written(tmp_path / "port.ckpt", "ddpm-port"))
 
 
+def test_what_could_not_be_read_again_is_not_written(snowmelt, refusal, tmp_path):
+    file = written(tmp_path / "model.pt", "adm-new")
+    told = ("--size", 8, "--schedule", "linear", "--noise-levels", 1000, "--head-channels", 16, "--qkv", "new")
+    assert "Unknown clock" in refusal("convert", file, tmp_path / "a", *told, "--clock", "rescaled")
+    assert not (tmp_path / "a").exists()
+    answer = snowmelt("convert", file, tmp_path / "a", *told, "--prediction_type", "epsilon")
+    assert answer.code == 0, answer
+    assert snowmelt("sample", tmp_path / "a", "-n", 1, "--steps", 2, "--out", tmp_path / "s").code == 0
+
+
+def test_both_wrappers_around_a_network_are_taken_off(tmp_path):
+    wrapped = written(
+        tmp_path / "model.pt", "adm-new", lambda all: {f"_orig_mod.module.{key}": one for key, one in all.items()}
+    )
+    assert snowmelt.load(wrapped, told=TOLD["adm-new"])
+
+
 def test_classes_and_the_withheld_one(tmp_path):
     file = written(tmp_path / "model.pt", "adm-new")
     read = read_foreign(file, Told.of(TOLD["adm-new"]))

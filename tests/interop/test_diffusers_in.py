@@ -9,9 +9,12 @@ from diffusers import (
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
     UNet2DModel,
 )
 from foreign_models import ADM, CIFAR10, SMALL, relative, stirred
@@ -169,10 +172,10 @@ def test_a_rectified_flow_draws_the_same_image(theirs, tmp_path):
     scheduler.save_pretrained(tmp_path / "scheduler")
     model = snowmelt.load(tmp_path)
     x = start = torch.randn(1, 3, 8, 8)
-    scheduler.set_timesteps(sigmas=[1 - k / 20 for k in range(20)])
+    scheduler.set_timesteps(20)
     for t in scheduler.timesteps:
         x = scheduler.step(theirs(x, t).sample, t, x).prev_sample
-    table = make_tableau("euler", model.denoiser.schedule, 20, "trailing")
+    table = make_tableau("euler", model.denoiser.schedule, 20, model.sampler.grid)
     with torch.no_grad():
         found = execute(table.bound(model.denoiser.schedule), model.denoiser, start, lambda k: None)
     assert relative(found, x) < 1e-4
@@ -341,9 +344,36 @@ def test_a_scheduler_without_an_equal_is_refused_with_the_reason(changes, match,
         snowmelt.load(folder)
 
 
+def test_what_a_scheduler_carries_along_from_another_one_is_not_obeyed(theirs, tmp_path):
+    """As after `X.from_config(other.config)`, and after that is saved."""
+    theirs.save_pretrained(tmp_path / "unet")
+    everything = DDIMScheduler(thresholding=True, rescale_betas_zero_snr=True, set_alpha_to_one=False).config
+    for made, clip, zero_snr in (
+        (EulerDiscreteScheduler.from_config(everything), "none", True),
+        (LMSDiscreteScheduler.from_config(everything), "none", False),
+        (DEISMultistepScheduler.from_config(everything), "dynamic", False),
+        (PNDMScheduler.from_config(DDPMScheduler().config), "none", False),
+    ):
+        made.save_pretrained(tmp_path / "scheduler")
+        model = snowmelt.load(tmp_path)
+        assert (model.sampler.clip, model.denoiser.schedule.zero_snr) == (clip, zero_snr), type(made)
+    DDIMScheduler.from_config(EulerDiscreteScheduler(use_karras_sigmas=True).config).save_pretrained(
+        tmp_path / "scheduler"
+    )
+    assert snowmelt.load(tmp_path).sampler.grid == "leading"
+
+
+def test_a_pipeline_of_latents_is_refused(folder):
+    edited(folder / "model_index.json", vqvae=["diffusers", "VQModel"], requires_safety_checker=False)
+    with pytest.raises(SnowmeltError, match="a pipeline with vqvae"):
+        snowmelt.load(folder)
+
+
 def test_what_our_sampler_does_otherwise_is_said(folder):
     edited(folder / "scheduler" / "scheduler_config.json", steps_offset=1, set_alpha_to_one=False, clip_sample_range=2)
-    assert len(read_foreign(folder).notes) == 3
+    assert len(read_foreign(folder).notes) == 2
+    edited(folder / "scheduler" / "scheduler_config.json", _class_name="DDIMScheduler")
+    assert len(read_foreign(folder).notes) == 4  # that one has set_alpha_to_one, and clips otherwise
     solver = {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3}
     edited(folder / "scheduler" / "scheduler_config.json", thresholding=True, use_beta_sigmas=True, **solver)
     notes = " ".join(read_foreign(folder).notes)

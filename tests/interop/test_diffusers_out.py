@@ -64,6 +64,12 @@ def test_out_and_in_again_changes_no_bit(network, tmp_path):
     assert replace(same, head_channels=network.head_channels) == replace(network, min_group_channels=1)
 
 
+def test_out_and_in_again_is_drawn_from_in_the_same_way(tmp_path):
+    own = SamplerDefaults("ddim", 50, "trailing", {"eta": 0.5}, "clamp")
+    export_diffusers(saved(tmp_path / "ours", DDPM, sampler=own), tmp_path / "theirs")
+    assert snowmelt.load(tmp_path / "theirs").sampler == own
+
+
 @pytest.mark.parametrize("network", [DDPM, IDDPM, ADM], ids=["ddpm", "iddpm", "adm"])
 def test_theirs_computes_the_same(network, tmp_path):
     ours = saved(tmp_path / "ours", network)
@@ -121,7 +127,7 @@ def test_every_key_that_theirs_knows_is_written(tmp_path):
 @pytest.mark.parametrize("name", ["class 1", "none"])
 def test_one_class_becomes_a_pipeline_that_needs_none(name, tmp_path):
     ours = saved(tmp_path / "ours", ADM)
-    assert any("--class" in note for note in export_diffusers(ours, tmp_path / "all"))
+    assert any("--class" in note for note in export_diffusers(ours, tmp_path / "all").notes)
     export_diffusers(ours, tmp_path / "one", class_name=name)
     unet = DDPMPipeline.from_pretrained(tmp_path / "one").unet
     x, t = torch.randn(1, 3, 16, 16), torch.tensor([500.0])

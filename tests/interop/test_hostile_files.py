@@ -69,6 +69,34 @@ def test_a_pickle_that_would_make_a_folder_is_refused_and_makes_none(name, suffi
     assert not loot.exists()
 
 
+def with_pickle(path, pickled):
+    """A file of torch's with another pickle in it."""
+    torch.save({}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else content)
+    return path
+
+
+def test_a_few_bytes_do_not_become_gigabytes(tmp_path):
+    large = b"\x80\x02}X\x01\x00\x00\x00acbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85Rs."
+    path = with_pickle(tmp_path / "model.pt", large)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SnowmeltError, match="other things than weights"):
+        load_weights(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_lists_that_name_one_another_a_thousand_times_are_walked_once(tmp_path):
+    nested = []
+    for _ in range(7):
+        nested = [nested] * 1000
+    path = with_pickle(tmp_path / "model.pt", pickle.dumps({"a": nested}, protocol=2))
+    assert set(load_weights(path)) == {"a"}
+
+
 @pytest.mark.parametrize("name", TRAPS[:4])
 def test_the_traps_would_have_worked(name, loot, tmp_path):
     content = traps(loot)[name]

@@ -193,6 +193,17 @@ def test_a_unet_in_memory_draws_what_its_own_pipeline_does(steps):
     assert snowmelt.sample(model, 3, steps=2).shape == (3, 3, 8, 8)
 
 
+def test_a_unet_of_another_precision_or_with_a_table_of_times_is_called_as_it_is():
+    halves = snowmelt.from_diffusers(unet().bfloat16(), DDIMScheduler())
+    assert snowmelt.sample(halves, 2, steps=2).shape == (2, 3, 8, 8)
+    tabled = unet(time_embedding_type="learned", num_train_timesteps=1000)
+    model = snowmelt.from_diffusers(tabled, DDIMScheduler())
+    x, level = torch.randn(2, 3, 8, 8), model.denoiser.schedule.level(torch.tensor([4.0, 501.0]))
+    with torch.no_grad():
+        found = model.denoiser.network(x, model.denoiser.c_noise(level), None)
+        assert torch.equal(found, tabled(x, torch.tensor([3, 500])).sample)
+
+
 def test_in_memory_and_read_from_its_folder_are_one_model(tmp_path):
     theirs = unet(num_class_embeds=4)
     scheduler = DDPMScheduler()

@@ -123,6 +123,8 @@ def test_errors_are_those_of_the_stated_evaluations():
     assert tuple(errors) == BUDGETS
     assert [steps for steps, _ in errors.values()] == [3, 5, 10]  # 2 N - 1 evaluations
     assert errors[20][1] < errors[10][1] < errors[5][1]
+    led = certify("ddim", {"first": "analytic"}).errors  # one step more than evaluations, and no fewer than two
+    assert [steps for steps, _ in led.values()] == [6, 11, 20]
 
 
 def test_a_probe_sees_an_executor_that_is_wrong(monkeypatch):

@@ -59,6 +59,8 @@ def test_a_flow_from_a_clean_image_or_pure_noise_is_refused():
     x, pure = torch.zeros(1, 3, dtype=torch.float64), Schedule("flow").level(1.0)
     with pytest.raises(ValueError, match="some signal"):
         flow(NormalData.of(torch.zeros(3), torch.eye(3)), x, pure, SCHEDULES[0].level(5))
+    with pytest.raises(ValueError, match="some signal"):
+        flow(NormalData.of(torch.zeros(3), torch.eye(3)), x, SCHEDULES[0].level(5), pure)
     with pytest.raises(ValueError, match="some noise"):
         flow(NormalData.of(torch.zeros(3), torch.eye(3)), x, SCHEDULES[0].level(0), SCHEDULES[0].level(5))
 

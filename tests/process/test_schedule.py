@@ -205,6 +205,8 @@ def test_beyond_the_ends_is_the_end():
     chain = Schedule("linear", 1000)
     assert float(chain.time(-100.0)) == 1000
     assert float(Schedule("edm").time(-100.0)) == 80
+    for name in ("linear", "scaled-linear", "cosine", "sigmoid", "flow", "edm"):
+        assert float(Schedule(name).time(-math.inf)) == Schedule(name).t_max
 
 
 def test_between_two_indices_log_snr_is_linear(chain):
@@ -244,6 +246,11 @@ def test_impossible_numbers_of_steps_are_refused(steps):
 def test_continuous_schedules_refuse_a_number_of_steps(name):
     with pytest.raises(SnowmeltError, match=f"'{name}' is continuous"):
         Schedule(name, 1000)
+
+
+def test_one_level_that_is_pure_noise_is_refused():
+    with pytest.raises(SnowmeltError, match="one noise level cannot end at pure noise"):
+        Schedule("linear", 1, zero_snr=True)
 
 
 def test_edm_refuses_zero_snr():

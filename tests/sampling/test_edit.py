@@ -10,6 +10,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.restoration import LUMA, Consistent, Grey, Masked, Shrunk, within_range
 from snowmelt.oracle.gaussian import NormalData
 from snowmelt.process.level import Level
+from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.edit import (
     between_images,
     between_seeds,
@@ -195,6 +196,13 @@ def test_between_two_images_stand_the_images():
     assert float(data.log_density(made, clean).min()) > float(data.log_density(image, clean[:2]).min()) - 8
 
 
+def test_a_way_through_pure_noise_is_refused():
+    flow = Schedule("flow")
+    table = make_tableau("heun", flow, 10, "trailing")
+    with pytest.raises(SnowmeltError, match="--grid log-snr"):
+        between_images(clusters(), flow, table.stops, table, *draws(2, 6), torch.linspace(0, 1, 3))
+
+
 # Restoration.
 
 
@@ -255,6 +263,14 @@ def test_projections_end_within_both_sets():
     x = within_range(draws(1, 3, 4, 4).float() * 3, Grey(), seen)
     assert x.abs().max() <= 1
     assert float((Grey().see(x) - seen).abs().max()) < 2e-3
+
+
+def test_each_of_several_images_is_projected_as_if_it_were_alone():
+    x = draws(8, 3, 4, 4).float() * torch.linspace(0.1, 4, 8).view(8, 1, 1, 1)
+    seen = Grey().see(draws(8, 3, 4, 4).float().clamp(-1, 1)) * 0.9
+    together = within_range(x, Grey(), seen)
+    for number in range(8):
+        assert torch.equal(within_range(x[number : number + 1], Grey(), seen[number : number + 1])[0], together[number])
 
 
 def test_views_refuse_what_they_cannot_show():

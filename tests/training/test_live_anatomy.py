@@ -66,6 +66,21 @@ def test_the_bounds_are_taken_once_and_the_network_is_the_one_that_is_given(fini
     assert [within for _, within in judged] == ["bounds", "bounds"]
 
 
+def test_large_images_are_few_and_taken_a_few_at_a_time(finished_run, shoes, monkeypatch):
+    model, data, sizes = api.load(finished_run), load_data(shoes, holdout=0.2), []
+    monkeypatch.setattr("snowmelt.training.live_anatomy.NUMBERS", 7 * 8 * 8 * 3 + 5)
+
+    class Counting(torch.nn.Module):
+        def forward(self, x, c_noise, cond):
+            sizes.append(len(x))
+            return model.denoiser.network(x, c_noise, cond)
+
+    live = LiveAnatomy(data, model.denoiser, torch.device("cpu"))
+    live.row(Counting(), at_once=5)
+    assert len(live._bounds.places) == 7
+    assert max(sizes) == 5
+
+
 class Nothing:
     def to_json(self):
         return {}

@@ -4,13 +4,16 @@ import builtins
 import importlib.util
 import io
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.model.condition import Condition
 from snowmelt.training import preview, records
 from snowmelt.training.learner import Learner
 from snowmelt.training.metrics import read_metrics
@@ -38,6 +41,30 @@ def test_previews_come_often_at_first_and_always_of_the_same_seeds(finished_run,
         networks = [model.denoiser.network] * 2
         preview.draw_preview(tmp_path / name, model.denoiser, networks, model.images, model.sampler, None)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_preview_of_a_few_at_a_time_is_the_same(finished_run, tmp_path):
+    model, pictures = api.load(finished_run), []
+    cond = Condition(label=torch.arange(preview.COUNT) % 2)
+    for at_once in (16, 5):
+        path = tmp_path / f"{at_once}.png"
+        networks = [model.denoiser.network]
+        preview.draw_preview(path, model.denoiser, networks, model.images, model.sampler, cond, at_once)
+        pictures.append(np.asarray(Image.open(path)).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_the_end_of_a_timed_run_is_provided_for_before_it_has_been_tried(setup, tmp_path):
+    made = setup()
+    learner, batches = made.learner(), made.batches()
+    anatomy = SimpleNamespace(affordable=lambda elapsed: elapsed > 100)
+    writing = records.Records(tmp_path, made.config, None, learner, batches, anatomy, Reporter(quiet=True))
+    passes = 2 * preview.COUNT * preview.MOST_STEPS + len(made.data.holdout.images)
+    assert writing.reserve(10, 4.0) == pytest.approx(passes / 12)
+    assert writing.reserve(10, float("inf")) == 0
+    writing.seconds |= {"save": 1.0, "preview": 2.0, "held out": 4.0, "anatomy": 8.0}
+    assert writing.reserve(10, 4.0) == 7
+    assert writing.reserve(200, 4.0) == 15
 
 
 def test_previews_are_drawn_when_they_are_due(minimal, grey_file, tmp_path, monkeypatch):

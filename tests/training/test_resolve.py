@@ -265,6 +265,11 @@ def test_labels_are_withheld_only_where_there_are_classes(setup):
     assert setup(label_dropout=0.3).config.label_dropout == 0.3
 
 
+def test_what_the_network_is_not_told_cannot_be_withheld(refusal, grey_file, minimal):
+    command = ("train", grey_file, "--preset", minimal, "--steps", 1, "--dry-run", "--label-dropout")
+    assert "could be withheld" in refusal(*command, 0.3)
+
+
 def test_a_micro_batch_is_at_most_the_batch(setup):
     assert setup(batch=8).config.micro_batch == 8
     assert setup(batch=8, micro_batch=100).config.micro_batch == 8

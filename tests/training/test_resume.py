@@ -331,6 +331,10 @@ class TestMinutes:
     def timed(self, minimal, shoes, tmp_path):
         return api.train(shoes, out=tmp_path / "timed", preset=minimal, minutes=0.02, log_every=1)
 
+    def test_one_that_is_over_at_once_says_that_nothing_was_trained(self, minimal, shoes, tmp_path, snowmelt):
+        command = ("train", shoes, "--out", tmp_path / "run", "--preset", minimal, "--minutes", 0.00001)
+        assert "Nothing was trained: 1e-05 minutes are over" in snowmelt(*command).out
+
     def test_a_finished_run_that_is_resumed_trains_no_further(self, timed, traced):
         before = traced(timed)
         api.resume(timed)
@@ -412,4 +416,6 @@ def test_a_run_that_was_stopped_says_how_to_go_on_and_one_that_is_done_says_so(
     answer = snowmelt("train", shoes, "--out", run, "--preset", minimal, "--steps", 4)
     assert f"Go on: snowmelt train --resume '{run}'" in answer.out
     assert "Go on" not in snowmelt("train", "--resume", run).out
-    assert "had come to its end" in snowmelt("train", "--resume", run).out
+    assert "had come to its end. To train it further, give a larger total: --steps N" in (
+        snowmelt("train", "--resume", run).out
+    )

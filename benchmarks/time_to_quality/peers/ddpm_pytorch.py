@@ -5,7 +5,8 @@
 library's own objective (v) and schedule (sigmoid). What differs: one channel; 28 -> 32 by padding; float32 (the
 Trainer's default; the README's fp16 is for a GPU); no flash attention (likewise); images from memory instead of a
 folder of files, which is faster. The loop below is Trainer.train without its checkpoints and previews, which would only
-have cost it time. Samples come from the EMA model by the library's own DDIM.
+have cost it time. Samples come from the EMA model by the library's own DDIM, in as many evaluations as all others take
+and not in the README's 250.
 """
 
 from __future__ import annotations

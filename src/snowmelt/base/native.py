@@ -32,13 +32,13 @@ def native(source: Path) -> ctypes.CDLL | str:
         return f"{SWITCH}=0"
     if sys.platform != "linux":
         return "on Linux alone"
-    if "/libgomp" not in Path("/proc/self/maps").read_text():
-        return "the threads of this PyTorch are not those of GNU's OpenMP"
     compiler = shutil.which(COMPILE[0])
     if compiler is None:
         return f"there is no {COMPILE[0]}"
-    place = user_folder() / "native" / f"{source.stem}-{_key(source, compiler)}.so"
     try:
+        if b"/libgomp" not in Path("/proc/self/maps").read_bytes():  # in which names need be no text
+            return "the threads of this PyTorch are not those of GNU's OpenMP"
+        place = user_folder() / "native" / f"{source.stem}-{_key(source, compiler)}.so"
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with atomic_file(place) as temporary:
@@ -47,7 +47,7 @@ def native(source: Path) -> ctypes.CDLL | str:
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").splitlines()
         return f"{COMPILE[0]} refuses it ({next((line for line in lines if 'error' in line), 'without a reason')})"
-    except (OSError, SnowmeltError, subprocess.TimeoutExpired) as error:
+    except (OSError, RuntimeError, SnowmeltError, subprocess.TimeoutExpired) as error:  # RuntimeError: without a home
         return str(getattr(error, "message", error))
 
 

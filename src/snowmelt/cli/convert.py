@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import Whole, parse_size
+from snowmelt.cli.values import PREDICTION_ALIASES, Whole, parse_size
 
 
 def convert(
@@ -71,7 +71,7 @@ def convert(
 
     told = {
         "size": parse_size(size),
-        "predict": predict,
+        "predict": PREDICTION_ALIASES.get(predict or "", predict),
         "schedule": schedule,
         "noise_levels": noise_levels,
         "clock": clock,
@@ -83,11 +83,14 @@ def convert(
     if to == "diffusers" and from_ != "auto":
         raise SnowmeltError("--from would do nothing with --to diffusers: SOURCE is known by itself.", "Leave it out.")
     if to == "diffusers":
-        notes = export_diffusers(source, destination, weights, Told.of(told), class_, card_of(source, weights))
-        for note in notes:
+        made = export_diffusers(source, destination, weights, Told.of(told), class_, card_of(source, weights))
+        for note in made.notes:
             print(f"Note: {note}.")
+        if made.classes:
+            print(f"Next: the code in {destination / 'README.md'}")
+            return
         code = f"from diffusers import DDPMPipeline; DDPMPipeline.from_pretrained({str(destination)!r})"
-        print(f"Next: python -c {quoted(code + '().images[0].show()')}")
+        print(f"Next: python -c {quoted(f'{code}(num_inference_steps={made.steps}).images[0].show()')}")
         return
     for name, given in (("--weights", weights != "ema"), ("--class", class_ is not None)):
         if given:

@@ -38,7 +38,7 @@ def doctor() -> None:
     in_hardware = "" if multiplies_bf16(torch.device("cpu")) else " slower, having no instructions for it"
     print(f"cpu           fp32, bf16{in_hardware} ({torch.backends.cpu.get_cpu_capability()})")
     compiled = native(SOURCE)
-    slower = f"by PyTorch's operations, some 10% slower in training: {compiled}"
+    slower = f"by PyTorch's operations, 6 to 18% slower in training: {compiled}"
     print(f"norms         {slower if isinstance(compiled, str) else 'compiled'}")
     for extra, package in (("log", "tensorboard"),):
         print(f"[{extra}]         {package} {installed(package)}")

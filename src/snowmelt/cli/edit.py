@@ -131,6 +131,8 @@ def interpolate(
         raise SnowmeltError("interpolate goes between two pictures or two seeds.", "Name two files, or --seeds 3,17.")
     if common.count < 2:
         raise SnowmeltError(f"-n {common.count} is out of range.", "Both ends are drawn: expected at least 2.")
+    if common.seed != STANDARD.seed:
+        raise SnowmeltError("--seed means nothing here: a way has its two ends.", "Name two files, or --seeds 3,17.")
     if images and common.guidance is None:
         common = replace(common, guidance=1.0)  # there and back is the same way only where nothing leads
     edit = Edit(model, common, "interpolate", ("heun", 50, {}) if images else None)
@@ -141,18 +143,18 @@ def interpolate(
         if len(pair) != 2:
             raise SnowmeltError(f"--seeds {seeds!r} names {len(pair)} seeds.", "Expected two, as in 3,17.")
 
-        def make(_: Sequence[int], cond: Condition | None) -> Tensor:
+        def make(some: Tensor, cond: Condition | None) -> Tensor:
             ends = (pair[0], pair[1])
             shape, device = edit.model.images.shape, edit.model.device
-            return between_seeds(plan.denoiser, edit.schedule, plan.tableau, ends, parts, shape, device, cond)
+            return between_seeds(plan.denoiser, edit.schedule, plan.tableau, ends, some, shape, device, cond)
 
         edit.write(make, {"from": pair[0], "to": pair[1]}, parts)
         return
     first, second = (edit.read(path) for path in images)
 
-    def between(_: Sequence[int], cond: Condition | None) -> Tensor:
+    def between(some: Tensor, cond: Condition | None) -> Tensor:
         grid = plan.tableau.stops
-        return between_images(plan.denoiser, edit.schedule, grid, plan.tableau, first, second, parts, cond)
+        return between_images(plan.denoiser, edit.schedule, grid, plan.tableau, first, second, some, cond)
 
     edit.write(between, {"from": str(images[0]), "to": str(images[1])}, parts)
 
@@ -238,6 +240,10 @@ class Edit:
             guidance=common.guidance,
             strength=strength,
         )
+        if self.plan.away == "class" and common.class_ is None:
+            raise SnowmeltError(
+                "--guidance follows a class here, and none is named.", "Add --class NAME, or leave --guidance out."
+            )
 
     def size_of(self, path: Path) -> tuple[int, int]:
         """Height and width of a picture file."""
@@ -288,13 +294,14 @@ class Edit:
 
     def write(
         self,
-        make: Callable[[Sequence[int], Condition | None], Tensor],
+        make: Callable[[Any, Condition | None], Tensor],
         about: dict[str, Any],
         parts: Tensor | None = None,
     ) -> None:
         """Draw the results in batches and leave them in the folder.
 
-        parts  where on a way each of them lies, from 0 to 1; they are drawn at once, and have no seeds of their own
+        make   draws those of some seeds, or of some parts if there are any
+        parts  [n], where on a way each of them lies, from 0 to 1; they have no seeds of their own
         """
         from snowmelt.model.asked import Asked
         from snowmelt.report.samples import SampleWriter
@@ -303,7 +310,6 @@ class Edit:
         seeds = parse_seeds(None, common.seed, common.count)
         label = None if common.class_ is None else spec.class_index(common.class_)
         asked = Asked(spec, None if label is None else [label] * common.count)
-        batch = BATCH if parts is None else common.count
         each = None if parts is None else [{"part": round(part, 6)} for part in parts.tolist()]
         writer = SampleWriter(
             self.folder,
@@ -314,9 +320,10 @@ class Edit:
         )
 
         def batches() -> Any:
-            for start in range(0, common.count, batch):
-                part = list(seeds[start : start + batch])
-                yield make(part, self._condition(label, len(part))).cpu()
+            given = seeds if parts is None else parts
+            for start in range(0, common.count, BATCH):
+                some = given[start : start + BATCH]
+                yield make(some, self._condition(label, len(some))).cpu()
 
         with writer:
             for images in writer.track(batches(), seeds, asked, each):

@@ -113,20 +113,12 @@ def evaluate(
             reading=status.reading,
         )
     found.result["command"] = command
-    # Shown before it is written, and written if nobody reads on (`| head`): what has been measured for hours is lost
-    # neither to a full disk nor to a closed pipe.
-    gone = None
-    try:
-        shown = json.dumps(found.result, indent=2, allow_nan=False) if json_ else "\n".join(lines(found.result))
-        print(shown, flush=True)
-    except BrokenPipeError as error:
-        gone = error
+    # Shown before it is written: what has been measured for hours is not lost to a full disk.
+    print(json.dumps(found.result, indent=2, allow_nan=False) if json_ else "\n".join(lines(found.result)), flush=True)
     run = None if model is None else run_of(model)
     path = write_result(found.result, out or default_path(found.result, run))
     written = [path, *write_pictures(found, path)]
     if run is not None:
         written.append(write_run_page(run))
-    if gone is not None:
-        raise gone
     if not json_:
         print("\n".join(f"Written: {place}" for place in written))

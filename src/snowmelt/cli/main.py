@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib.metadata import version
-from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.cli.output import outlive_readers
 
 app = App(
     name="snowmelt",
@@ -54,8 +53,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run a command and exit: 0 for well, 2 for what the user can mend, 1 for our own faults, 130 if interrupted."""
-    if isinstance(sys.stdout, TextIOWrapper):  # names of files may hold what the terminal cannot show
-        sys.stdout.reconfigure(errors="backslashreplace")
+    outlive_readers()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     sys.exit(run([argument for argument in arguments if argument != "--debug"], debug))
@@ -69,16 +67,15 @@ def run(arguments: list[str], debug: bool = False) -> int:
         return _fail(f"{error}\n  `snowmelt {_command(arguments)}--help` lists what there is.", error, debug)
     except SnowmeltError as error:
         return _fail(str(error), error, debug)
-    except BrokenPipeError:
-        # The reader (head, less) has gone; what is still in the buffer has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         return _fail(str(error), error, debug)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's: not to be imported for its name
+            what = f"The memory does not suffice: {str(error).split('.')[0]}.\n  Ask for less at once (--batch), or "
+            return _fail(f"{what}for another --device.", error, debug)
         what = f"{type(error).__name__}: {error}\n  This is a fault of snowmelt. Add --debug to see where it lies."
         return _fail(what, error, debug, OWN_FAULT)
     return result if isinstance(result, int) else 0

@@ -86,7 +86,9 @@ def plan(
     found: list[tuple[Estimate, Budget]] = []
 
     def measure(trainer: Trainer) -> None:
-        found.append((estimate(trainer, steps), trainer.config.budget))
+        measured = estimate(trainer, steps)
+        if trainer.world.leads:
+            found.append((measured, trainer.config.budget))
 
     reporter = Reporter(quiet=json_)
     api.train(
@@ -108,6 +110,8 @@ def plan(
         precision=precision,
         minutes=minutes,
     )
+    if not found:  # the leading process tells
+        return
     [(seen, budget)] = found
     if json_:
         print(json.dumps(seen.to_json(), indent=2))

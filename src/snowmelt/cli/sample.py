@@ -155,6 +155,8 @@ def sample(
     if compare is not None:
         if sampler is not None or steps is not None:
             raise SnowmeltError("--compare names samplers and steps, so --sampler and --steps cannot be given with it.")
+        if format_ != "png":
+            raise SnowmeltError(f"--compare draws one picture, so --format {format_} cannot be given with it.")
         plans = [plan(name, number) for name, number in parse_comparison(compare)]
         rows = compare_samplers(folder, loaded, plans, chosen_seeds, asked, batch, overwrite)
         for row in rows:

@@ -81,7 +81,7 @@ def list_samplers(*, json_: Annotated[bool, Parameter(name="--json", negative=""
 def show(
     name: str,
     *,
-    schedule: str = "edm",
+    schedule: str | None = None,
     grid: str | None = None,
     steps: Whole | None = None,
     levels: Path | None = None,
@@ -96,7 +96,7 @@ def show(
     name
         A sampler's name, or a table as JSON.
     schedule
-        linear, scaled-linear, cosine or sigmoid (1000 levels), edm or flow.
+        linear, scaled-linear, cosine or sigmoid (1000 levels), edm (default) or flow.
     grid
         Where it stops: trailing, leading, linspace, karras, log-snr or logistic. Default: the schedule's own.
     steps
@@ -213,7 +213,7 @@ def statistics(
 
 def _table(
     name: str,
-    schedule: str,
+    schedule: str | None,
     grid: str | None,
     steps: int | None,
     levels: Path | None,
@@ -226,13 +226,16 @@ def _table(
     from snowmelt.sampling.tableau import load_tableau
 
     if name.endswith(".json"):
-        if steps is not None or levels is not None or grid is not None or options:
+        if zero_snr or options or any(each is not None for each in (schedule, grid, steps, levels)):
             raise SnowmeltError("A table has its steps, levels, grid and options in it already: give its file alone.")
         return load_tableau(Path(name))
     if levels is not None:
-        if steps is not None or grid is not None:
-            raise SnowmeltError("--levels says where to stop, so --steps and --grid cannot be given with it.")
+        if zero_snr or any(each is not None for each in (schedule, grid, steps)):
+            raise SnowmeltError(
+                "--levels says where to stop, so --steps, --grid, --schedule and --zero-snr cannot be given with it."
+            )
         return build_tableau(name, _log_snr(levels), options)
+    schedule = schedule or "edm"
     discrete = shapes.get(schedule)().betas is not None
     chosen = Schedule(schedule, DISCRETE_STEPS if discrete else None, zero_snr)
     return make_tableau(name, chosen, 10 if steps is None else steps, grid, options)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import Whole, parse_images, parse_size
+from snowmelt.cli.values import PREDICTION_ALIASES, Whole, parse_images, parse_size
 
 if TYPE_CHECKING:
     from snowmelt.training.loop import Trainer
@@ -124,7 +124,7 @@ def train(
     optimizer
         adamw, or muon: AdamW for vectors, and orthogonal updates for matrices and kernels.
     warmup
-        Images of linear warm-up: 10k.
+        Images of linear warm-up: 10k; at most a tenth of a run whose rate decays.
     decay
         The last part of the run over which the learning rate falls to zero, 0 to 1.
     ema
@@ -158,7 +158,7 @@ def train(
         Compute activations again for the backward pass instead of keeping them: less memory, a third more arithmetic.
     compile
         Compile the network first (torch.compile), which takes a minute or so; on a GPU also replay every step as one
-        CUDA graph.
+        CUDA graph, unless it is of fp16, or of several processes or micro-batches.
     seed
         Everything random follows from it.
     device
@@ -258,10 +258,6 @@ def train(
         _finish(run, reporter)
 
 
-# What other tools call the same predictions.
-PREDICTION_ALIASES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-
-
 # What may be said again when a run is resumed.
 WITH_RESUME = {"resume", "minutes", "images", "steps", "device", "log"}
 
@@ -305,17 +301,21 @@ def _describe(trainer: Trainer) -> None:
     from snowmelt.model.networks import parameter_count
     from snowmelt.training.progress import duration
 
+    def tell(text: str) -> None:
+        if trainer.world.leads:
+            print(text)
+
     config = trainer.config
-    print(config.to_yaml())
-    print(f"parameters       {parameter_count(trainer.learner.network):,}")
-    print(f"training         {trainer.learner.flop_per_image / 1e9:,.2f} GFLOP an image")
+    tell(config.to_yaml())
+    tell(f"parameters       {parameter_count(trainer.learner.network):,}")
+    tell(f"training         {trainer.learner.flop_per_image / 1e9:,.2f} GFLOP an image")
     rate = trainer.measure_rate()
-    print(f"measured         {rate:,.1f} images/s on {trainer.device}")
+    tell(f"measured         {rate:,.1f} images/s on {trainer.device}")
     fixed = config.budget.fixed_images(config.batch)
     if fixed is None:
-        print(f"in {config.budget}  about {rate * 60 * (config.budget.minutes or 0):,.0f} images")
+        tell(f"in {config.budget}  about {rate * 60 * (config.budget.minutes or 0):,.0f} images")
     else:
-        print(f"{config.budget}  about {duration(fixed / rate)}")
+        tell(f"{config.budget}  about {duration(fixed / rate)}")
 
 
 def _finish(run: Path, reporter: Reporter) -> None:

@@ -15,6 +15,8 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import flag, quoted
 
 MAX_SIZE = 4096
+# What other tools call the same predictions.
+PREDICTION_ALIASES = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
 def whole(kind: Any, tokens: Sequence[Token]) -> int:
@@ -87,11 +89,14 @@ def parse_seeds(seeds: str | None, seed: int, count: int) -> Sequence[int]:
 
 
 def own_folder(model: Path, kind: str) -> Path:
-    """Where results of a model go by themselves: into its run, but not into what others wrote, which stays as it is."""
+    """Where results of a model go by themselves: into its run, and not into that run's model or checkpoints, which
+    training replaces; but not into what others wrote, which stays as it is.
+    """
     from snowmelt.interop.formats import is_foreign
+    from snowmelt.training.judged import run_of
 
     if not is_foreign(model):
-        return model / kind
+        return (run_of(model) or model) / kind
     return Path(kind) / (model.stem if model.is_file() else model.absolute().name)
 
 

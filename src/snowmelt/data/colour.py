@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 
+import numpy as np
 from PIL import Image, ImageCms
 
 CONVERTED = ("RGB", "L", "CMYK")
+ALIKE = 12  # of 255: profiles of sRGB differ by a few, in dark colours; one in linear light by up to 85
 
 
 def in_srgb(image: Image.Image) -> Image.Image:
@@ -18,17 +21,27 @@ def in_srgb(image: Image.Image) -> Image.Image:
     if not profile:
         return image
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if means_srgb(source):
+        if means_srgb(profile):
             return image
-        return _converted(image, source)
+        return _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image  # a broken profile is no reason to lose the picture
 
 
-def means_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    """Whether the profile is one of the many of sRGB; raises ImageCms.PyCMSError where it is damaged."""
-    return "srgb" in ImageCms.getProfileDescription(profile).lower()
+@lru_cache(maxsize=64)
+def means_srgb(profile: bytes) -> bool:
+    """Whether an ICC profile is one of the many of sRGB: by its name, and by what it does to colours, as there are some
+    of sRGB's colours in linear light. Raises ImageCms.PyCMSError where it is damaged.
+    """
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if "srgb" not in ImageCms.getProfileDescription(source).lower():
+        return False
+    if source.profile.xcolor_space.strip() != "RGB":
+        return True
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    colours = np.stack([ramp, np.roll(ramp, 21), np.roll(ramp, 42)], -1)[None]
+    converted = ImageCms.profileToProfile(Image.fromarray(colours), source, ImageCms.createProfile("sRGB"))
+    return converted is None or bool(np.abs(np.asarray(converted).astype(int) - colours).max() <= ALIKE)
 
 
 def _converted(image: Image.Image, source: ImageCms.ImageCmsProfile) -> Image.Image:

@@ -26,6 +26,7 @@ from snowmelt.data.planes import refuse_mixture
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 # Only these decoders may see a file: Pillow would start Ghostscript for PostScript that calls itself .png.
+DECODING = 1  # of what this library does itself with a file: what is read otherwise has another number
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 # A picture larger than this is refused by its header: 40,000 x 40,000 pixels of one colour are a 5 MB PNG and 5 GB
@@ -54,6 +55,7 @@ PILLOW_MODE = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 MODULES = {"pillow": "PIL"}
 
+PHOTOMETRIC = 0x0106  # the TIFF tag: 0 where nought is white
 ORIENTATION = 0x0112  # the EXIF tag, and what undoes each of its values
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -71,7 +73,7 @@ SIDEWAYS = (5, 6, 7, 8)
 def decoders() -> str:
     """What reads pictures here, with versions: what is remembered of files holds for the same alone."""
     there = ("pillow", "tifffile", "imagecodecs")
-    return " ".join(f"{name} {version(name)}" for name in there if find_spec(MODULES.get(name, name)))
+    return f"{DECODING} " + " ".join(f"{name} {version(name)}" for name in there if find_spec(MODULES.get(name, name)))
 
 
 def read_header(file: BinaryIO) -> Header:
@@ -141,6 +143,8 @@ def pixels_of(image: Image.Image, target: Target) -> Pixels:
         return _spread(fit_plane(plane, target), target.channels)
     if upright.mode in DEEP:
         deep = np.asarray(upright).astype(np.uint16)
+        if _white_is_zero(image):
+            deep = 65535 - deep
         if target.dtype == "uint16":
             return _spread(fit_plane(deep, target), target.channels)
         upright = Image.fromarray(np.round(deep / 257).astype(np.uint8))
@@ -204,6 +208,11 @@ def _opened(file: BinaryIO) -> Iterator[ImageFile]:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Pillow
             raise UnreachableError(error.strerror or str(error)) from error
         raise UnreadableError(str(error) or type(error).__name__) from error
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether it is a TIFF whose nought is white, which Pillow turns round in 8 bits alone."""
+    return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0
 
 
 def _orientation(image: Image.Image) -> int:

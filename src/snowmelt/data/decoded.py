@@ -237,7 +237,8 @@ def _looked_at(
     def make() -> Arrays:
         return _heads(items, broken, count)
 
-    memo = None if stamp is None else f"heads-{_key(target, [stamp])}"
+    without = digest_of(repr(sorted(broken)).encode())
+    memo = None if stamp is None else f"heads-{_key(target, [stamp, without])}"
     found = make() if memo is None else cache.arrays(memo, make, keep=lambda arrays: not arrays["passing"])
     done(len(items) - told)
     failed = {**broken, **{int(index): why for index, why in json.loads(str(found["failed"]))}}

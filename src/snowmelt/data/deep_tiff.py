@@ -5,7 +5,6 @@ They are read by the library tifffile (pip install 'snowmelt[data]'); without it
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,12 @@ from PIL import ImageCms
 
 from snowmelt.data.arrays import mode_of
 from snowmelt.data.colour import means_srgb
-from snowmelt.data.items import MOST_CHANNELS, Header, Pixels, Target, UnreadableError
+from snowmelt.data.items import MOST_CHANNELS, Header, Pixels, Target, UnreachableError, UnreadableError
 from snowmelt.data.planes import fitted_planes
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 DTYPES = {"uint8": "uint8", "uint16": "uint16", "float16": "float32", "float32": "float32", "float64": "float32"}
+BYTES_A_PIXEL = 32  # at most, of a picture of the most pixels: 4 GB
 ASSOCIATED, UNASSOCIATED = 1, 2  # kinds of alpha: colours multiplied by it, or not
 GREY, RGB = 1, 2  # photometric interpretations: nought is black, or three colours
 ORIENTATION, PROFILE = 274, 34675  # tags
@@ -43,9 +43,11 @@ def read_deep_header(file: BinaryIO, most_pixels: int) -> Header | None:
         if page is None:
             return None
         height, width = page.imagelength, page.imagewidth
-        if height * width > most_pixels:
+        bytes_each = page.samplesperpixel * page.dtype.itemsize
+        if height * width > most_pixels or height * width * bytes_each > BYTES_A_PIXEL * most_pixels:
             raise UnreadableError(
-                f"its header claims {width:,} x {height:,} pixels, more than the {most_pixels:,} that are read"
+                f"its header claims {width:,} x {height:,} pixels of {bytes_each} bytes, more than the {most_pixels:,} "
+                f"of {BYTES_A_PIXEL} that are read"
             )
         dtype, alpha = DTYPES[page.dtype.name], _alpha(page)
         channels = page.samplesperpixel - bool(alpha)
@@ -72,7 +74,7 @@ def read_deep(file: BinaryIO, target: Target, most_pixels: int) -> Pixels | None
         planes = planes.transpose(2, 0, 1) if page.axes == "YXS" else planes
         alpha, (swapped, turned) = _alpha(page), TURNS.get(_turn(page), (False, ()))
     planes = np.flip(planes.swapaxes(1, 2) if swapped else planes, turned)
-    if alpha and target.channels == header.channels:
+    if alpha and target.channels != header.channels + 1:
         planes = _on_white(planes, alpha)
     return fitted_planes(planes, target)
 
@@ -92,7 +94,11 @@ def _page(file: BinaryIO) -> Iterator[Any]:
         yield page
     except UnreadableError:
         raise
+    except MemoryError as error:
+        raise UnreachableError("there was not enough memory to read it") from error
     except Exception as error:  # a damaged file can make the decoder raise anything
+        if isinstance(error, OSError) and error.errno is not None:  # of the system
+            raise UnreachableError(error.strerror or str(error)) from error
         raise UnreadableError(str(error) or type(error).__name__) from error
     finally:
         file.seek(0)
@@ -146,7 +152,7 @@ def _is_srgb(page: Any) -> bool:
     """Whether the page's colours are sRGB's, as they are where nothing is said."""
     tag = page.tags.get(PROFILE)
     try:
-        return tag is None or means_srgb(ImageCms.ImageCmsProfile(io.BytesIO(tag.value)))
+        return tag is None or means_srgb(tag.value)
     except (ImageCms.PyCMSError, OSError, TypeError):
         return True  # a broken profile says nothing
 

@@ -17,7 +17,8 @@ from snowmelt.data.decode import pillow_silenced
 from snowmelt.data.decoded import Decoded, decoded
 from snowmelt.data.images import Images, Live, Stored
 from snowmelt.data.items import Progress, Source, Target
-from snowmelt.data.scan import Size, refuse_broken, survey
+from snowmelt.data.report import reasons
+from snowmelt.data.scan import Size, named, refuse_broken, survey
 from snowmelt.data.sources import open_source
 from snowmelt.data.split import Rows, split_rows
 from snowmelt.data.told import Known, what_is_known
@@ -71,6 +72,8 @@ def load_data(
         refuse_broken(source, seen.broken, allow_unreadable)
         found = _pixels(source, seen.target, seen.broken, cache, done)
         tested = None if test is None else _pixels(test, seen.target, {}, cache, done)
+        if test is not None and tested is not None:
+            refuse_broken(test, tested.broken, allow_unreadable)
         pairs = None if known.paired is None else _decoded_pairs(known.paired, seen.target, cache, done)
     broken = {**found.broken}
     if pairs is not None:
@@ -101,6 +104,9 @@ def load_data(
     if test is not None and tested is not None:
         held_out = split(test, tested, np.setdiff1d(np.arange(len(test)), list(tested.broken)))
         note = f"The official test split is held out: {len(held_out.images):,} images"
+        if tested.broken:
+            why = reasons(named(test.items, tested.broken))
+            note += f", and {len(tested.broken):,} that cannot be read left out: {why}"
     else:
         count = len(rows)
         rows, held = split_rows(found.digests, rows, holdout)

@@ -65,7 +65,7 @@ class Survey:
             modes=_counts(self.headers, lambda header: header.mode),
             sizes=_counts(self.headers, lambda header: (header.height, header.width)),
             classes=classes,
-            unreadable=_named(source.items, broken),
+            unreadable=named(source.items, broken),
             skipped=source.skipped,
             deep=count(lambda header: header.dtype == "uint16"),
             alpha=count(lambda header: header.alpha),
@@ -106,7 +106,7 @@ def survey(
     headers, broken = _headers(source.items, done, cache)
     if len(broken) == len(source):
         raise SnowmeltError(
-            f"None of the {len(source):,} images of {source.name} can be read: {reasons(_named(source.items, broken))}."
+            f"None of the {len(source):,} images of {source.name} can be read: {reasons(named(source.items, broken))}."
         )
     chosen = _channels(headers) if channels is None else channels
     there = _counts(headers, lambda header: header.channels)
@@ -177,12 +177,13 @@ def refuse_broken(source: Source, broken: Mapping[int, str], allow: bool) -> Non
     if share == 1 or (share > TOLERATED and not allow):
         raise SnowmeltError(
             f"{len(broken):,} of the {len(source):,} images of {source.name} cannot be read: "
-            f"{reasons(_named(source.items, broken))}.",
+            f"{reasons(named(source.items, broken))}.",
             f"Up to {TOLERATED:.0%} are left out. Mend or remove them, or leave more out with --allow-unreadable.",
         )
 
 
-def _named(items: Items, broken: Mapping[int, str]) -> tuple[tuple[str, str], ...]:
+def named(items: Items, broken: Mapping[int, str]) -> tuple[tuple[str, str], ...]:
+    """Names and reasons of the items that cannot be used, in their order."""
     return tuple((items.name(index), reason) for index, reason in sorted(broken.items()))
 
 

@@ -196,19 +196,20 @@ def anatomy(
     within: Bounds,
     *,
     images: int = IMAGES,
+    batch: int = BATCH,
     seed: int = 1,
     progress: Callable[[str], None] | None = None,
 ) -> Anatomy:
-    """Take a denoiser's loss apart, on `images` images of each split at every level."""
+    """Take a denoiser's loss apart, on `images` images of each split at every level, `batch` at a time."""
     tell = progress or (lambda _: None)
     level = schedule.at_log_snr(-2 * within.ratio.log())
     tell("Loss on training images, by noise level")
-    training = _losses(denoiser, level, data, data.training, within.places, images, device, seed)
+    training = _losses(denoiser, level, data, data.training, within.places, images, batch, device, seed)
     held_out = None
-    if len(data.holdout.images):
+    if len(data.holdout.images) > 1:  # of one there is no telling how far others are from it
         tell("Loss on held-out images, by noise level")
         everyone = torch.arange(len(data.holdout.images))
-        held_out = _losses(denoiser, level, data, data.holdout, everyone, images, device, seed + 1)
+        held_out = _losses(denoiser, level, data, data.holdout, everyone, images, batch, device, seed + 1)
     return Anatomy(within.ratio, training, held_out, within.optimum, within.linear)
 
 
@@ -236,6 +237,7 @@ def _losses(
     split: Split,
     places: Tensor,
     count: int,
+    batch: int,
     device: torch.device,
     seed: int,
 ) -> Losses:
@@ -244,7 +246,7 @@ def _losses(
     means, errors = [], []
     for alpha, sigma in zip(level.alpha.tolist(), level.sigma.tolist(), strict=True):
         found = []
-        for part in torch.split(places[torch.randint(len(places), (count,), generator=generator)], BATCH):
+        for part in torch.split(places[torch.randint(len(places), (count,), generator=generator)], batch):
             pixels, cond = split.take(part, data.conditions)
             x_0 = to_network(pixels, data.value_range)
             each = Level(*(torch.full((len(x_0),), end, dtype=torch.float64) for end in (alpha, sigma)))
@@ -254,5 +256,7 @@ def _losses(
             found.append((D.double() - x_0.double()).square().flatten(1).mean(1))
         losses = torch.cat(found)
         means.append(losses.mean())
-        errors.append(losses.std() / len(losses) ** 0.5)
+        # Held-out images stand for all there are, of which they are few: that they are those adds to the error.
+        few = 1 / (len(places) - 1) if split is data.holdout else 0.0
+        errors.append(losses.std() * (1 / len(losses) + few) ** 0.5)
     return Losses(torch.stack(means), torch.stack(errors))

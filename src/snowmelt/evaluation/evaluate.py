@@ -22,6 +22,7 @@ from snowmelt.evaluation.likelihood.measure import likelihood
 from snowmelt.evaluation.looking import Looking
 from snowmelt.evaluation.memorization import Copies
 from snowmelt.evaluation.pictures import Pictures, require_enough
+from snowmelt.evaluation.quality import FEWEST as FEWEST_BELIEVED
 from snowmelt.evaluation.quality import Quality, sentences
 from snowmelt.evaluation.subject import Subject, Tell, draw
 from snowmelt.image.codec import ValueRange, to_network
@@ -107,7 +108,7 @@ def evaluate(
             with _timed(seconds, "distances"):
                 done.quality = looking.quality(metrics)
             measured |= done.quality.to_json()
-            done.findings += sentences(done.quality, extractor.dimensions)
+            done.findings += sentences(done.quality, extractor.dimensions, metrics)
         if "memorization" in metrics:
             with _timed(seconds, "memorization"):
                 done.copies = looking.copies()
@@ -126,7 +127,10 @@ def evaluate(
                 done.likelihood, about = bits_per_dimension(subject, nll_images, seed, device, tell)
             protocol["likelihood"] = about
             measured["nll"] = done.likelihood.to_json()
-            done.findings += done.likelihood.findings()
+            if about["images"] < FEWEST_BELIEVED:
+                few = f"{about['images']} images are too few to say much: the range is wide, and rather too narrow"
+                measured["nll"]["findings"].append(few)
+            done.findings += measured["nll"]["findings"]
         if "anatomy" in metrics:
             with _timed(seconds, "anatomy"):
                 tell("The bounds of the loss, by noise level")

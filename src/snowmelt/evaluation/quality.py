@@ -166,8 +166,8 @@ def _by_class(
     return result
 
 
-def sentences(quality: Quality, dimensions: int) -> list[str]:
-    """What a reader must know of these numbers."""
+def sentences(quality: Quality, dimensions: int, metrics: tuple[str, ...]) -> list[str]:
+    """What a reader must know of these numbers, and of those of the metrics that there are none of."""
     real, fake = quality.reals, quality.fakes
     found = []
     if min(real, fake) < FEWEST:
@@ -197,6 +197,11 @@ def sentences(quality: Quality, dimensions: int) -> list[str]:
         found.append(
             "The kernel distance is below 0 beyond doubt: the samples are nearer to the real images than other images "
             "of the same kind would be. Are some of them in both sets?"
+        )
+    if quality.manifold is None and MANIFOLD in metrics:
+        found.append(
+            f"Precision, recall, density and coverage are left out: they need more than {NEIGHBOURS_DC} images of each "
+            "kind"
         )
     if quality.manifold is not None and max(real, fake) > quality.balls:
         found.append(f"Precision, recall, density and coverage are of {quality.balls:,} images of each kind")

@@ -19,9 +19,6 @@ from snowmelt.data.pipeline import load_data
 from snowmelt.image.codec import to_network
 from snowmelt.model.bundle import Model
 from snowmelt.model.condition import Condition
-from snowmelt.model.denoiser import Denoiser
-from snowmelt.process.level import Level, broadcast
-from snowmelt.process.schedule import Schedule
 from snowmelt.training.judged import data_of
 from snowmelt.training.run import was_stopped
 
@@ -148,18 +145,8 @@ class Setting:
         """Pictures [n, C, H, W] in [-1, 1] that the model has not been trained on, as far as there are any; and what it
         is told of them.
         """
-        split = self.images.holdout if len(self.images.holdout.images) else self.images.training
+        split = self.images.holdout if len(self.images.holdout.images) > 1 else self.images.training
         chosen = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0))[:count]
         pixels, cond = split.take(chosen, self.model.images.conditions)
         x_0 = to_network(pixels, self.images.value_range).to(self.model.device)
         return x_0, None if cond is None else cond.to(self.model.device)
-
-
-def on_schedule(denoiser: Denoiser, own: Schedule) -> Denoiser:
-    """The denoiser of a model that has its own schedule, for noisy pictures at any other scale: by equal log-SNR."""
-
-    def moved(x: Tensor, level: Level, cond: Condition | None = None) -> Tensor:
-        there = own.at_log_snr(level.log_snr)
-        return denoiser(x * broadcast(there.scale / level.scale, x), there, cond)
-
-    return moved

@@ -12,9 +12,9 @@ from snowmelt.base.device import widest
 from snowmelt.explain.moving import moving, pictures
 from snowmelt.explain.page import Chapter, Number, prose
 from snowmelt.explain.plot import Axis, Curve, Mark, axis, plot
-from snowmelt.explain.setting import Setting, on_schedule
+from snowmelt.explain.setting import Setting
 from snowmelt.model.condition import Condition
-from snowmelt.model.denoiser import Denoiser, target
+from snowmelt.model.denoiser import Denoiser, at_any_scale, target
 from snowmelt.model.prediction import Rule, predictions
 from snowmelt.process.gaussian import jump
 from snowmelt.process.level import broadcast
@@ -82,7 +82,8 @@ def look(denoiser: Denoiser, x_0: Tensor, cond: Condition | None, times: list[in
             wanted = target(clean, noise, rule)
             wrong = float((output_of(D, x_t, rule) - wanted).square().mean().sqrt())
             error[name].append(wrong)
-            unknown[name].append(wrong / float((wanted - wanted.mean(0)).square().mean().sqrt()))
+            spread = float((wanted - wanted.mean(0)).square().mean().sqrt())
+            unknown[name].append(wrong / spread if spread > 1e-6 else math.nan)  # of pictures that are all alike
     return Seen(times, error, unknown)
 
 
@@ -112,7 +113,10 @@ def chapter(setting: Setting) -> Chapter:
     model, picture = setting.model, setting.picture
     count = max(16, IMAGES * 64 // picture.numel())
     images, cond = setting.held_out(count)
-    denoiser = on_schedule(model.denoiser, model.denoiser.schedule)
+    if len(images) == 1:  # many noises of it, then
+        again = torch.zeros(count, dtype=torch.int64, device=images.device)
+        images, cond = images[again], None if cond is None else cond[again]
+    denoiser = at_any_scale(model.denoiser)
     times = sorted({JUDGED, *(round(1 + 999 * k / (STOPS - 1)) for k in range(STOPS))})
     setting.tell("Looking at the model's error through five targets")
     seen = look(denoiser, images, cond, times)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import atomic_folder, free_name, quoted
 from snowmelt.interop.card import Card
-from snowmelt.interop.diffusers.write import write_pipeline
+from snowmelt.interop.diffusers.write import Pipeline, write_pipeline
 from snowmelt.interop.foreign import Foreign, Told
 from snowmelt.interop.formats import AUTO, is_foreign, open_model, read_foreign
 from snowmelt.model.bundle import Weights, save_model
+from snowmelt.model.denoiser import NetworkDenoiser
 
 
 def import_model(source: Path, destination: Path, told: Told | None = None, name: str = AUTO) -> Foreign:
@@ -24,6 +26,7 @@ def import_model(source: Path, destination: Path, told: Told | None = None, name
             "Of a run or model of snowmelt, say what to make: --to diffusers",
         )
     foreign = read_foreign(source, told, name)
+    NetworkDenoiser.from_config(nn.Identity(), foreign.config.denoiser)  # refuses what could not be read again
     with atomic_folder(destination) as folder:
         save_model(folder, foreign.config, foreign.weights, foreign.origin)
     return foreign
@@ -36,8 +39,8 @@ def export_diffusers(
     told: Told | None = None,
     class_name: str | None = None,
     card: Card | None = None,
-) -> list[str]:
-    """Write a model as a pipeline of diffusers into a folder that must not exist; returns what its user should know.
+) -> Pipeline:
+    """Write a model as a pipeline of diffusers into a folder that must not exist; returns what was written.
 
     source      a run or model of ours, or another library's
     class_name  make a pipeline of this class alone (`none`: of none), which needs no class when it is called
@@ -49,7 +52,7 @@ def export_diffusers(
     pipeline = write_pipeline(model, class_name, card or Card())
     with atomic_folder(destination) as folder:
         pipeline.save(folder)
-    return list(pipeline.notes)
+    return pipeline
 
 
 def require_free(destination: Path) -> None:

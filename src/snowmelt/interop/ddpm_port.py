@@ -17,6 +17,9 @@ from snowmelt.model.bundle import ModelConfig
 from snowmelt.model.networks import UNetConfig, outline
 
 GROUPS = 32
+# Pixels of a side up to which Ho et al. drew with the large variance; of larger pictures with the small one.
+PUBLISHED_LARGE = 32
+SMALL_NOTE = "Ho et al. drew pictures of this size with the small variance: --set variance=small draws as they did"
 
 
 def _where(config: UNetConfig, place: Place, kind: str) -> str:
@@ -77,7 +80,9 @@ def read(source: Source, told: Told) -> Foreign:
     denoiser, sampler = told_process(told, learned)
     images = image_spec(network, told.size or (0, 0))
     origin = {"source": str(path), "format": "ddpm-port"}
-    return Foreign(ModelConfig(network, denoiser, images, sampler), {"ema": weights}, {"ema": sha256(path)}, origin)
+    notes = () if learned or max(images.height, images.width) <= PUBLISHED_LARGE else (SMALL_NOTE,)
+    config = ModelConfig(network, denoiser, images, sampler)
+    return Foreign(config, {"ema": weights}, {"ema": sha256(path)}, origin, notes)
 
 
 def inferred(tensors: dict[str, Tensor], path: Path) -> UNetConfig:

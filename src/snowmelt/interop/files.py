@@ -53,7 +53,10 @@ def _require_plain_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+            pickled = [name for name in archive.namelist() if name.endswith(".pkl")] if unpacked <= size else []
+            # The one thing that torch's loader makes of any size that a few bytes ask for.
+            grows = any(b"bytearray" in archive.read(name) for name in pickled)
+    except Exception as error:  # a damaged or hostile file may fail in any way
         raise SnowmeltError(
             f"{path} is no archive of weights ({_first_line(error)}), so it was not opened.",
             "If torch before 1.6 wrote it, write it again: "
@@ -61,6 +64,8 @@ def _require_plain_zip(path: Path) -> None:
         ) from error
     if unpacked > size:
         raise SnowmeltError(f"{path} claims {unpacked:,} bytes and has {size:,}: it was not opened.")
+    if grows:
+        raise SnowmeltError(f"{path} holds other things than weights (bytearray): it was not opened.")
 
 
 def _require_backed(loaded: Mapping[str, Any], path: Path) -> None:
@@ -76,15 +81,16 @@ def _require_backed(loaded: Mapping[str, Any], path: Path) -> None:
         raise SnowmeltError(f"{path} names {total:,} bytes of weights and holds {path.stat().st_size:,}.")
 
 
-def _tensors(value: Any, depth: int = 0) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif depth < 8 and isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item, depth + 1)
-    elif depth < 8 and isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item, depth + 1)
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All of them, by every name; a container that is named again is passed over, as it may name itself."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, dict) else item
 
 
 def named_tensors(value: Any, where: str, prefix: str = "") -> dict[str, Tensor]:
@@ -101,9 +107,11 @@ def named_tensors(value: Any, where: str, prefix: str = "") -> dict[str, Tensor]
 
 def unwrapped(named: Mapping[str, Any]) -> dict[str, Any]:
     """The same by names without the prefixes that wrappers put before all of them."""
-    for wrapper in WRAPPERS:
-        if named and all(name.startswith(wrapper) for name in named):
-            named = {name[len(wrapper) :]: item for name, item in named.items()}
+    while named:  # one may be put around another
+        wrapper = next((each for each in WRAPPERS if all(name.startswith(each) for name in named)), None)
+        if wrapper is None:
+            break
+        named = {name[len(wrapper) :]: item for name, item in named.items()}
     return dict(named)
 
 

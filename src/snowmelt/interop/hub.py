@@ -71,6 +71,8 @@ def told_of(name: str, done: str = "had") -> Iterator[None]:
     unreachable = (errors.HTTPError, OSError)
     try:
         yield
+    except errors.HFValidationError as error:
+        raise SnowmeltError(f"{name} is no name on Hugging Face: {str(error).strip().splitlines()[0]}") from error
     except errors.LocalEntryNotFoundError as error:
         raise SnowmeltError(f"{name}: Hugging Face cannot be reached.", "Check the network.") from error
     except errors.EntryNotFoundError as error:

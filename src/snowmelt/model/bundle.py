@@ -207,15 +207,20 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         file, hashes = _weights_at(path, weights)
         device = device or torch.device("cpu")
 
-        def denoiser(file: Path, digest: str) -> NetworkDenoiser:
-            network = _load_network(network_config, file, digest, device)
+        def denoiser(tensors: Mapping[str, Tensor], file: Path) -> NetworkDenoiser:
+            network = network_with(network_config, tensors, str(file), device)
             return NetworkDenoiser.from_config(network, stored["denoiser"])
 
-        # Of a checkpoint its own, if one had been kept by then.
-        guide = denoiser(file.with_name(GUIDE), hashes[GUIDE]) if GUIDE in hashes else None
-        training = {**stored["training"], **(_checkpoint_place(path) if checkpoint else {})}
         digest = hashes[file.name]
-        return Model(denoiser(file, digest), images, sampler, training, weights, digest, guide)
+        tensors = load_tensors(file, digest)
+        if checkpoint and weights == "raw":
+            tensors = _of_network(tensors)
+        # Of a checkpoint its own, if one had been kept by then.
+        beside, guide = file.with_name(GUIDE), None
+        if GUIDE in hashes:
+            guide = denoiser(load_tensors(beside, hashes[GUIDE]), beside)
+        training = {**stored["training"], **(_checkpoint_place(path) if checkpoint else {})}
+        return Model(denoiser(tensors, file), images, sampler, training, weights, digest, guide)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise SnowmeltError(
             f"{folder / CONFIG} is not a model's config: {type(error).__name__} {error}.",
@@ -223,9 +228,10 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         ) from error
 
 
-def _load_network(config: AnyConfig, file: Path, digest: str, device: torch.device) -> nn.Module:
-    """The network with the weights of a file, for inference."""
-    return network_with(config, load_tensors(file, digest), str(file), device)
+def _of_network(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's among all that learns, such as how uncertain each noise level is."""
+    prefix = "network."
+    return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
 
 
 def network_with(config: AnyConfig, tensors: Mapping[str, Tensor], where: str, device: torch.device) -> nn.Module:

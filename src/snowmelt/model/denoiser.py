@@ -129,6 +129,16 @@ class NetworkDenoiser:
         return NetworkDenoiser(network, **{**config, "schedule": Schedule.from_config(config["schedule"])})
 
 
+def at_any_scale(denoiser: NetworkDenoiser) -> Denoiser:
+    """The same for noisy images of any other schedule: they are brought to the scale of its own, by equal log-SNR."""
+
+    def moved(x: Tensor, level: Level, cond: Condition | None = None) -> Tensor:
+        there = denoiser.schedule.at_log_snr(level.log_snr)
+        return denoiser(x * broadcast(there.scale / level.scale, x), there, cond)
+
+    return moved
+
+
 def estimate(x: Tensor, F: Tensor, rule: Rule) -> Tensor:
     """D = c_skip x + c_out F, in x's precision."""
     return broadcast(rule.c_skip, x) * x + broadcast(rule.c_out, x) * F

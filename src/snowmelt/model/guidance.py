@@ -121,7 +121,7 @@ class ClassifierFree:
 class AutoGuided:
     """D_weak + w (D - D_weak): away from a weaker model of the same images, told the same (Karras et al. 2024).
 
-    The weaker one may be smaller, or an earlier checkpoint; it may be on another schedule, for levels carry over.
+    The weaker one may be smaller, or an earlier checkpoint, or on another schedule by `denoiser.at_any_scale`.
     """
 
     denoiser: Denoiser

@@ -104,12 +104,14 @@ class Consistent:
 def within_range(x: Tensor, view: View, seen: Tensor, rounds: int = 500, tolerance: float = 1e-3) -> Tensor:
     """The nearby image in [-1, 1] that is still seen as `seen`, to the tolerance where there is one.
 
-    Projections on both sets in turn (von Neumann), which converge to a point in both.
+    Projections on both sets in turn (von Neumann), which converge to a point in both; of each image until it is there,
+    whatever the others do.
     """
     x = x.clamp(-1, 1)
     for _ in range(rounds):
         off = seen.to(x) - view.see(x)
-        if float(off.abs().max()) <= tolerance:
+        away = off.abs().flatten(1).amax(1) > tolerance
+        if not bool(away.any()):
             break
-        x = (x + view.inverse(off)).clamp(-1, 1)
+        x = torch.where(away.view(-1, *[1] * (x.dim() - 1)), (x + view.inverse(off)).clamp(-1, 1), x)
     return x

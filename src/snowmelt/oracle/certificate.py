@@ -124,13 +124,13 @@ def certify_tableau(tableau: Tableau) -> Certificate:
 
 
 def _certify(name: str, options: dict[str, Any], build: Callable[..., Tableau], order: int | None) -> Certificate:
-    tables = list(_tables(build))
+    numbers, tables = zip(*_tables(build), strict=True)
     shown = min(tables, key=lambda table: abs(table.evaluations - BUDGETS[-1]))
     checks = list(_table_checks(shown))
     curve = tuple((table.evaluations, _error(table)) for table in tables)
     errors = {}
     for budget in BUDGETS:
-        fitting = [(table.evaluations, n, e) for n, (table, (_, e)) in enumerate(zip(tables, curve, strict=True), 1)]
+        fitting = [(evaluations, n, e) for n, (evaluations, e) in zip(numbers, curve, strict=True)]
         fitting = [entry for entry in fitting if entry[0] <= budget]
         if fitting:
             _, steps, error = fitting[-1]
@@ -142,11 +142,11 @@ def _certify(name: str, options: dict[str, Any], build: Callable[..., Tableau], 
     return Certificate(name, options, tuple(checks), errors, curve)
 
 
-def _tables(build: Callable[..., Tableau]) -> Iterator[Tableau]:
-    """The sampler's tables of 1, 2, ... steps up to 20 evaluations, and a few longer ones."""
+def _tables(build: Callable[..., Tableau]) -> Iterator[tuple[int, Tableau]]:
+    """The sampler's tables of 1, 2, ... steps up to 20, and a few longer ones, with these numbers."""
     for steps in [*range(1, 21), 32, 48, 64, 96, 128]:
         try:
-            yield build(make_grid("karras", SCHEDULE, steps))
+            yield steps, build(make_grid("karras", SCHEDULE, steps))
         except SnowmeltError:
             if steps == 128:  # a few steps may be too few for a sampler; this many are not
                 raise

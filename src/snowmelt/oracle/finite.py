@@ -19,7 +19,7 @@ class FiniteData:
 
     images  [M, *S] in [-1, 1]; kept as they are, and gone through in chunks
     labels  [M] int64 or None
-    chunk   how many at a time: memory is batch x chunk float32 numbers, and a copy of the chunk
+    chunk   how many at a time: memory is a few times batch x chunk float64 numbers, and a copy of the chunk
     """
 
     images: Tensor

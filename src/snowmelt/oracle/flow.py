@@ -43,8 +43,8 @@ def flow(
     tolerance    of the error of one step, relative to 1 + |y|
     clean_ratio  sigma/alpha at which a flow that ends at clean takes the estimate itself
     """
-    if not (start.alpha > 0).all():
-        raise ValueError("the flow starts at a level with some signal")
+    if not (start.alpha > 0).all() or not (end.alpha > 0).all():
+        raise ValueError("the flow starts and ends at levels with some signal")
     u, goal = (float(torch.log(level.sigma / level.alpha)) for level in (start, end))
     if math.isinf(u):
         raise ValueError("the flow starts at a level with some noise")

@@ -50,6 +50,8 @@ class Schedule:
                     f"Schedule {self.name!r} is continuous and has no discrete chain.",
                     "Leave the number of noise levels out, or choose linear, scaled-linear, cosine or sigmoid.",
                 )
+        if self.zero_snr and self.steps == 1:
+            raise SnowmeltError("A schedule of one noise level cannot end at pure noise: it would begin there.")
         if self.zero_snr and shape.scale == "exploding":
             raise SnowmeltError(f"Schedule {self.name!r} keeps alpha = 1, so its SNR cannot reach zero.")
 
@@ -100,7 +102,8 @@ class Schedule:
             return _locate(self._table, log_snr)
         if self.zero_snr:
             log_snr = _shift_from_zero(log_snr, last=self._last_unshifted)
-        return self.shape.time(log_snr).clamp(0, self.t_max)
+        # Pure noise by itself: a shape may divide one infinity by another there.
+        return torch.where(log_snr == -torch.inf, self.t_max, self.shape.time(log_snr).clamp(0, self.t_max))
 
     def level(self, t: Tensor | float) -> Level:
         """(alpha_t, sigma_t) at times t [B]."""

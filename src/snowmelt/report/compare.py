@@ -33,8 +33,10 @@ def compare_samplers(
     overwrite: bool,
 ) -> list[dict[str, Any]]:
     """Draw every plan's samples of the same seeds; writes compare.png and compare.json, returns the latter's rows."""
-    if (folder / PICTURE).exists() and not overwrite:
-        raise SnowmeltError(f"{folder} already holds a comparison.", "Choose another --out, or add --overwrite.")
+    there = [name for name in (PICTURE, LIST) if (folder / name).exists()]
+    if there and not overwrite:
+        what = "a comparison" if len(there) == 2 else there[0]
+        raise SnowmeltError(f"{folder} already holds {what}.", "Choose another --out, or add --overwrite.")
     if len(seeds) > MOST:
         raise SnowmeltError(f"A comparison shows at most {MOST} seeds, not {len(seeds):,}.", "Ask for fewer: -n 16.")
     rows, images = [], []

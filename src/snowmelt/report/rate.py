@@ -24,14 +24,21 @@ def draw_rate(nll: dict[str, Any]) -> bytes:
     rate = nll["rate"]
     figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.errorbar(
-        rate["rate"], rate["distortion"], yerr=[2 * (each or 0) for each in rate["distortion_error"]], color="#1f5fa8"
+    told, left_over, error, known = (
+        _numbers(rate[name]) for name in ("rate", "distortion", "distortion_error", "ratio")
     )
+    left.errorbar(told, left_over, yerr=[2 * each for each in error], color="#1f5fa8")
     left.set(xlabel="rate, bits/dim", ylabel="distortion, grey levels of 0 ... 255", ylim=(0, None))
-    known = [each if each is not None else math.nan for each in rate["ratio"]]
-    right.plot(known, rate["rate"], color="#1f5fa8")
+    right.plot(known, told, color="#1f5fa8")
     right.invert_xaxis()
-    right.set(xscale="log", xlabel="noise level reached, sigma/alpha", ylabel="bits/dim told so far", ylim=(0, None))
+    if any(map(math.isfinite, told)):
+        right.set_xscale("log")
+    right.set(xlabel="noise level reached, sigma/alpha", ylabel="bits/dim told so far", ylim=(0, None))
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return png_of(figure)
+
+
+def _numbers(values: list[float | None]) -> list[float]:
+    """What is not finite, and is None in JSON, is left out of the picture."""
+    return [math.nan if each is None else each for each in values]

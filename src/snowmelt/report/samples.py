@@ -19,6 +19,7 @@ from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.base.files import atomic_file, disk_errors, free_name, quoted, write_text
+from snowmelt.base.words import printable
 from snowmelt.image.codec import UINT8, to_source
 from snowmelt.image.grid import image_grid
 from snowmelt.image.png import WRITABLE, save_png
@@ -113,7 +114,7 @@ class SampleWriter:
             if self._asked is not None:
                 row |= self._asked.record(number)
             if self.form == "png":
-                text = {key: str(value) for key, value in row.items() if key != "file"}
+                text = {key: printable(str(value)) for key, value in row.items() if key != "file"}
                 save_png(self.folder / row["file"], _channels_last(image), text)
             self._rows.append(row)
 

@@ -155,8 +155,14 @@ def between_images(
     cond: Condition | None = None,
 ) -> Tensor:
     """Images [P, *S] between two, [*S] each, at `parts` [P] of the way: both are inverted over the grid, and the arc
-    between their noises sampled by the table of that grid."""
-    latents = invert(denoiser, schedule, inversion(log_snr), torch.stack([first, second]), _first(cond, 2))
+    between their noises sampled by the table of that grid, which must begin short of pure noise."""
+    if float(log_snr[0]) == -math.inf:
+        raise SnowmeltError(
+            "At pure noise, where this grid begins, nothing is left of a picture: no way leads through there.",
+            "Choose another grid, as in --grid log-snr.",
+        )
+    both = None if cond is None else cond[torch.zeros(2, dtype=torch.int64)]  # told the same on the whole way
+    latents = invert(denoiser, schedule, inversion(log_snr), torch.stack([first, second]), both)
     return reconstruct(denoiser, schedule, tableau, slerp(latents[0], latents[1], parts), cond)
 
 
@@ -224,10 +230,6 @@ def _drawer(seeds: Sequence[int], like: Tensor) -> Callable[[int], Tensor]:
 
 def _no_noise(k: int) -> Tensor:
     raise AssertionError(f"row {k} of a table without noise asked for some")
-
-
-def _first(cond: Condition | None, count: int) -> Condition | None:
-    return None if cond is None else cond[slice(0, count)]
 
 
 __all__ = [

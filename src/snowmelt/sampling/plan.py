@@ -13,7 +13,7 @@ from torch import Tensor
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.asked import Asked
 from snowmelt.model.bundle import Model
-from snowmelt.model.denoiser import Denoiser
+from snowmelt.model.denoiser import Denoiser, at_any_scale
 from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Clip, Clipped, Interval
 from snowmelt.process.schedule import Schedule
 from snowmelt.sampling.brownian import require_falling
@@ -178,7 +178,8 @@ def _guided(
     denoiser, weak, weight, away = model.denoiser, None, 1.0, None
     if guide is not None:
         _require_same_images(model, guide)
-        weak, weight, away = guide.denoiser, AWAY if guidance is None else guidance, "guide"
+        weak = at_any_scale(guide.denoiser)
+        weight, away = AWAY if guidance is None else guidance, "guide"
     elif guidance is None:
         weak, weight, away = model.guide, model.sampler.guidance, "own"
     elif guidance != 1:
@@ -194,4 +195,10 @@ def _require_same_images(model: Model, guide: Model) -> None:
         raise SnowmeltError(
             f"The guide makes other images: {theirs.shape}, classes {theirs.class_names}.",
             f"Expected {ours.shape}, classes {ours.class_names}: an earlier or smaller model of the same data.",
+        )
+    told, known = ours.conditions, theirs.conditions
+    if (told.columns, told.pair) != (known.columns, known.pair):
+        raise SnowmeltError(
+            "The guide is told something else: other values or images to start from, or the same on another scale.",
+            "Expected an earlier or smaller model of the same data, trained with the same options of it.",
         )

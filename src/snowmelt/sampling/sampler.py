@@ -77,16 +77,22 @@ def build_tableau(name: str, log_snr: Tensor, options: dict[str, Any] | None = N
 
 def _build(name: str, solver: Solver, levels: Levels, options: dict[str, Any]) -> Tableau:
     """The solver's table; an option of another kind than its default is the user's error."""
+    given = dict(options)
     for key, value in options.items():
         usual = signature(solver.build).parameters[key].default
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if isinstance(usual, int | float) and (not number or math.isnan(value)):
+        if isinstance(usual, int | float) and (not _is_number(value) or math.isnan(value)):
             raise SnowmeltError(f"sampler {name!r}: {key} is a number such as {usual:g}, not {value!r}.")
         if isinstance(usual, str) and not isinstance(value, str):
             raise SnowmeltError(f"sampler {name!r}: {key} is a word such as {usual}, not {value!r}.")
-        if isinstance(usual, int) and not float(value).is_integer():
-            raise SnowmeltError(f"sampler {name!r}: {key} is a whole number, not {value!r}.")
-    return solver.build(levels, **options)
+        if isinstance(usual, int):
+            if not float(value).is_integer():
+                raise SnowmeltError(f"sampler {name!r}: {key} is a whole number, not {value!r}.")
+            given[key] = int(value)
+    return solver.build(levels, **given)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def starting_analytically(rest: Tableau, start: tuple[float, float], data_std: float) -> Tableau:
@@ -95,7 +101,7 @@ def starting_analytically(rest: Tableau, start: tuple[float, float], data_std: f
     The exact probability flow of such data: Wang & Vastola 2024, "The unreasonable effectiveness of Gaussian score
     approximation for diffusion models", their analytical teleportation, with a covariance that is round.
     """
-    if isinstance(data_std, str) or not 0 <= data_std < math.inf:
+    if not _is_number(data_std) or not 0 <= data_std < math.inf:
         raise SnowmeltError(f"data_std is a number that is not negative, not {data_std!r}.")
     before, after = (math.hypot(alpha * data_std, sigma) for alpha, sigma in (start, rest.levels[0]))
     return replace(rest, levels=(start, *rest.levels), rows=(Row((after / before,), ()), *rest.rows))

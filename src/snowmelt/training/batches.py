@@ -147,10 +147,14 @@ class Batches:
         cond = split.take(places, data.conditions)[1]
         return None if cond is None else cond.to(self._device)
 
+    def count_held_out(self, most: int) -> int:
+        """How many images `held_out` gives."""
+        return min(most, len(self._data.holdout.images))
+
     def held_out(self, most: int) -> Batch | None:
         """Up to `most` held-out images at noise levels and noise that never change, or None if there are none."""
         data, config = self._data, self._config
-        count = min(most, len(data.holdout.images))
+        count = self.count_held_out(most)
         if count == 0:
             return None
         places = torch.linspace(0, len(data.holdout.images) - 1, count, dtype=torch.float64).long()

@@ -37,14 +37,18 @@ class Budget:
         if len(given) != 1:
             raise SnowmeltError("Give one of --minutes, --images and --steps.")
         if not (given[0] > 0 and math.isfinite(given[0])):
-            flag = next(name for name, value in vars(self).items() if value is not None)
-            raise SnowmeltError(f"--{flag} {given[0]:g} is no budget.", "Expected a number above zero.")
+            raise SnowmeltError(f"--{self.unit} {given[0]:g} is no budget.", "Expected a number above zero.")
 
     def fixed_images(self, batch: int) -> int | None:
         """The images this budget comes to, or None if only a clock can tell."""
         if self.steps is not None:
             return self.steps * batch
         return None if self.images is None else math.ceil(self.images / batch) * batch
+
+    @property
+    def unit(self) -> str:
+        """What it is counted in: minutes, images or steps."""
+        return next(name for name, value in vars(self).items() if value is not None)
 
     def __str__(self) -> str:
         if self.minutes is not None:
@@ -122,6 +126,12 @@ class Clock:
             return None
         more = max(0.0, self.left(elapsed)) * seen / seconds
         return max(float(images), (images + more) // batch * batch)
+
+    def rate(self, elapsed: float, images: int) -> float:
+        """Images a second since measuring began; infinite before."""
+        if self._first is None or elapsed <= self._first[0] or images <= self._first[1]:
+            return math.inf
+        return (images - self._first[1]) / (elapsed - self._first[0])
 
     def due(self, elapsed: float, last: float) -> bool:
         """Whether it is time for another revision: every 2% of the budget, and ever oftener towards its end."""

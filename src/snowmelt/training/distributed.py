@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -53,14 +53,15 @@ def local_rank() -> int:
 def joined_world(device: torch.device) -> Iterator[World]:
     """The processes that `torchrun` or `accelerate launch` started; a world of one where neither did.
 
-    device  where this one trains: GPUs talk by NCCL, processors by Gloo
+    device  where this one trains: GPUs talk by NCCL, processors by Gloo; a GPU is the current one meanwhile
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield World()
-        return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=timedelta(hours=2))
-    try:
-        yield World(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        distributed.destroy_process_group()
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            yield World()
+            return
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=timedelta(hours=2))
+        try:
+            yield World(distributed.get_rank(), distributed.get_world_size())
+        finally:
+            distributed.destroy_process_group()

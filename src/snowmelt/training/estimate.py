@@ -57,9 +57,9 @@ class Estimate:
 
 def estimate(trainer: Trainer, steps: int = 20) -> Estimate:
     """Take real steps and measure; the trainer is not for training afterwards."""
-    if trainer.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(trainer.device)
     trainer.fit_memory()
+    if trainer.device.type == "cuda":  # of what fits, not of what did not
+        torch.cuda.reset_peak_memory_stats(trainer.device)
     seconds = []
     for number in range(WARM + steps):
         start = time.perf_counter()

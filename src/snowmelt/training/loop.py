@@ -35,8 +35,8 @@ from snowmelt.training.records import Records
 
 # After this many steps in a row without a finite gradient, going on is hopeless.
 MOST_SKIPPED = 20
-# How often the ranks of a distributed run agree on the clock and on signals, in steps.
-AGREE_EVERY = 10
+# How often the ranks of a distributed run agree on the clock and on signals: in steps, at most, and in seconds.
+MOST_APART, AGREE_SECONDS = 10, 0.5
 # Unreadable images that are told of at a time.
 MOST_NAMED = 5
 
@@ -78,6 +78,9 @@ class Trainer:
         self._peak: float | None = None
         self._bottleneck = Bottleneck(asynchronous=device.type != "cpu")
         self._named = 0
+        # When and at which step the ranks agreed, and the step at which they do so next.
+        self._last_agreed: tuple[float, int] | None = None
+        self._agree_next = 0
 
     def create_run(self) -> None:
         """Make the run's folder; it must not exist."""
@@ -111,7 +114,9 @@ class Trainer:
             while True:
                 position.elapsed = before + time.monotonic() - began
                 if clock is not None:
-                    clock.reserve = sum(self.records.seconds.values())
+                    # Of this process alone, as it is alone at the end.
+                    rate = clock.rate(position.elapsed, position.images) / self.world.size
+                    clock.reserve = self.records.reserve(position.elapsed, rate)
                     if self._agreed(clock.due(position.elapsed, revised)) and self._revise(clock):
                         revised = position.elapsed
                 if self._is_over(clock, asked_to_stop):
@@ -149,7 +154,11 @@ class Trainer:
                     self.reporter.note(f"Not finished. Go on: snowmelt train --resume {quoted(self.run)}")
                 elif position.step == first_step:
                     self.reporter.note(
-                        "This run had come to its end. To train it further, give a larger total: --steps N."
+                        "This run had come to its end. To train it further, give a larger total: "
+                        f"--{config.budget.unit} N."
+                        if first_step > 0
+                        else f"Nothing was trained: {config.budget} are over when the first checkpoint is written. "
+                        f"Give more: --{config.budget.unit} N."
                     )
 
     def measure_rate(self, seconds: float = 5.0) -> float:
@@ -157,7 +166,7 @@ class Trainer:
         self.fit_memory()
         self.step()
         began, images = time.monotonic(), self.position.images
-        while time.monotonic() - began < seconds:
+        while self.world.agree([float(time.monotonic() - began < seconds)], self.device)[0]:
             self.step()
             _ = self.learner.meters.skipped_in_row  # waits for the device
         return (self.position.images - images) / (time.monotonic() - began)
@@ -220,6 +229,7 @@ class Trainer:
             return True
         asked = asked_to_stop.is_set()
         stop = self._agreed(asked or (clock is not None and clock.left(self.position.elapsed) <= 0))
+        self._agree_again()
         if stop and asked:
             self.reporter.note("Stopping as asked; saving a checkpoint first (once more to stop at once).")
         elif stop:
@@ -231,7 +241,18 @@ class Trainer:
         return self.position.images >= self.plan.total or (clock is not None and clock.left(self.position.elapsed) <= 0)
 
     def _agreeing(self) -> bool:
-        return self.world.size == 1 or self.position.step % AGREE_EVERY == 0
+        return self.world.size == 1 or self.position.step >= self._agree_next
+
+    def _agree_again(self) -> None:
+        """Where the ranks have just agreed, agree on the step at which they do so again."""
+        if self.world.size == 1 or not self._agreeing():
+            return
+        now, step, apart = time.monotonic(), self.position.step, 1
+        if self._last_agreed is not None and now > self._last_agreed[0]:
+            steps_per_second = (step - self._last_agreed[1]) / (now - self._last_agreed[0])
+            apart = min(MOST_APART, max(1, int(AGREE_SECONDS * steps_per_second)))
+        self._last_agreed = now, step
+        (self._agree_next,) = map(int, self.world.agree([float(step + apart)], self.device))
 
     def _agreed(self, wish: bool) -> bool:
         """Whether the leading process wishes it; between the steps at which ranks talk, no."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -37,10 +38,12 @@ def draw_preview(
     images: ImageSpec,
     sampler: SamplerDefaults,
     cond: Condition | None,
+    at_once: int = COUNT,
 ) -> None:
     """Write one picture with a block of COUNT samples from each of the networks, side by side (raw, then EMA).
 
-    cond  what the samples are asked to be; where they are made from other images, those are the first block
+    cond     what the samples are asked to be; where they are made from other images, those are the first block
+    at_once  how many are drawn at a time
     Samples that are not finite are drawn black: a preview must not end a run.
     """
     device = next(denoiser.network.parameters()).device
@@ -52,11 +55,21 @@ def draw_preview(
         training = network.training
         network.eval()
         wrapped = Clipped(replace(denoiser, network=network), "clamp")
-        x = sample_batch(
-            wrapped, denoiser.schedule, tableau, range(COUNT), images.shape, device, cond, require_finite=False
-        )
+        x = [
+            sample_batch(
+                wrapped,
+                denoiser.schedule,
+                tableau,
+                range(start, min(start + at_once, COUNT)),
+                images.shape,
+                device,
+                None if cond is None else cond[start : start + at_once],
+                require_finite=False,
+            )
+            for start in range(0, COUNT, at_once)
+        ]
         network.train(training)
-        blocks.append(_block(x))
+        blocks.append(_block(torch.cat(x)))
     gap = np.full((blocks[0].shape[0], 8, 3), 255, np.uint8)
     parts = [part for block in blocks for part in (block, gap)][:-1]
     save_png(path, np.concatenate(parts, axis=1))

@@ -12,7 +12,7 @@ from snowmelt.data.own import PREVIEW
 from snowmelt.data.preview import data_preview
 from snowmelt.model.bundle import ImageSpec, ModelConfig, save_model
 from snowmelt.model.networks import config_from_dict
-from snowmelt.training import checkpoint
+from snowmelt.training import checkpoint, preview
 from snowmelt.training.batches import Batches
 from snowmelt.training.checkpoint import Position
 from snowmelt.training.config import TrainConfig, save_config
@@ -33,7 +33,7 @@ PREVIEW_SHARE = 0.03
 class Records:
     """The writing half of a run; only the leading process has one that writes.
 
-    seconds  how long the last save, preview, held-out loss and anatomy took: what must fit in at the end of a timed run
+    seconds  how long the last save, preview, held-out loss and anatomy took
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Records:
     ) -> None:
         self.run, self.config, self.images = run, config, images
         self.learner, self.batches, self.anatomy, self.reporter = learner, batches, anatomy, reporter
-        self.seconds = {"save": 0.0, "preview": 0.0, "held out": 0.0, "anatomy": 0.0}
+        self.seconds: dict[str, float] = {}
         self._preview_seconds = 0.0
         self._metrics = MetricsFile(run / METRICS)
 
@@ -90,9 +90,25 @@ class Records:
         checkpoint.discard_old(self.run, self.config.keep)
         self.seconds["save"] = time.monotonic() - start
 
+    def reserve(self, elapsed: float, rate: float) -> float:
+        """Seconds that the end of a timed run takes, after `elapsed` of training on `rate` images a second.
+
+        What has not been done yet takes as long as its passes through the network do, three of which are an image's
+        training; the anatomy is left out then.
+        """
+        steps = min(self.config.process.sampler.steps, preview.MOST_STEPS)
+        passes = {"preview": 2 * COUNT * steps, "held out": self.batches.count_held_out(HELD_OUT_IMAGES)}
+        taken = {what: number / (3 * rate) for what, number in passes.items()} | self.seconds
+        if not self.anatomy.affordable(elapsed):
+            taken.pop("anatomy", None)
+        return sum(taken.values())
+
     def can_afford_preview(self, elapsed: float) -> bool:
         """Whether another preview keeps their share of `elapsed` seconds of training small; the first always does."""
-        return self._preview_seconds + self.seconds["preview"] <= PREVIEW_SHARE * elapsed or not self._preview_seconds
+        return (
+            self._preview_seconds + self.seconds.get("preview", 0.0) <= PREVIEW_SHARE * elapsed
+            or not self._preview_seconds
+        )
 
     def preview(self, position: Position) -> None:
         """Draw the preview of this step."""
@@ -100,13 +116,14 @@ class Records:
         path = self.run / "previews" / f"step_{position.step:08d}.png"
         networks = [self.learner.network, self.learner.averaged()]
         asked = self.batches.shown(COUNT)
-        draw_preview(path, self.learner.denoiser, networks, self.images, self.config.process.sampler, asked)
+        sampler, at_once = self.config.process.sampler, self.learner.micro_batch
+        draw_preview(path, self.learner.denoiser, networks, self.images, sampler, asked, at_once)
         self.seconds["preview"] = time.monotonic() - start
         self._preview_seconds += self.seconds["preview"]
 
     def take_apart(self, position: Position) -> list[str]:
         """Write a row with the averaged network's loss by noise level, between its bounds; what it advises."""
-        found = self.anatomy.row(self.learner.averaged())
+        found = self.anatomy.row(self.learner.averaged(), self.learner.micro_batch)
         self.row({"step": position.step, "images": position.images, "anatomy": found})
         self.seconds["anatomy"] = self.anatomy.seconds
         advice: list[str] = found["advice"]

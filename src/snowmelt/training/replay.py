@@ -46,7 +46,8 @@ class Replay:
 
     def _call(self, inputs: Mapping[str, Tensor]) -> None:
         """The function itself, on the stream that it will be recorded on."""
-        self._stream.wait_stream(torch.cuda.current_stream())
+        callers = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(callers)
         with torch.cuda.stream(self._stream):
             self._function(inputs)
-        torch.cuda.current_stream().wait_stream(self._stream)
+        callers.wait_stream(self._stream)

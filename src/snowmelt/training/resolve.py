@@ -207,6 +207,12 @@ def _network(recipe: Recipe, process: Process, data: Data, augmented: float) -> 
 def _label_dropout(wishes: Wishes, told: bool) -> float:
     """How often what the network is told is withheld."""
     if not told:
+        if wishes.label_dropout:
+            raise SnowmeltError(
+                f"--label-dropout {wishes.label_dropout:g}: the network is told nothing of these images that could be "
+                "withheld.",
+                "Leave it out, or name labels (--labels), values (--cond-values) or pairs (--cond-image).",
+            )
         return 0.0
     return LABEL_DROPOUT if wishes.label_dropout is None else wishes.label_dropout
 

@@ -87,6 +87,23 @@ def test_first_and_second_derivatives_are_numerical_ones(modulated, added):
     assert torch.autograd.gradgradcheck(function, present)
 
 
+@pytest.mark.parametrize("needing", [(0,), (2,), (0, 1, 3)])
+def test_derivatives_of_derivatives_are_there_where_some_of_the_inputs_are_frozen(way, needing):
+    """As the weights of a model are that was loaded."""
+    tensors = [each.detach().requires_grad_(number in needing) for number, each in enumerate(inputs(True, True))]
+    wanted = [tensors[number] for number in needing]
+    out = ChannelsLastNorm.apply(*tensors, 4, 1e-5, True)
+    first = torch.autograd.grad(out.square().sum(), wanted, create_graph=True)
+    second = torch.autograd.grad(sum(each.square().sum() for each in first), wanted)
+    exact = [each.detach().double().requires_grad_(number in needing) for number, each in enumerate(tensors)]
+    wanted = [exact[number] for number in needing]
+    first = torch.autograd.grad(norm(*exact, 4, 1e-5, True).square().sum(), wanted, create_graph=True)
+    for found, expected in zip(
+        second, torch.autograd.grad(sum(each.square().sum() for each in first), wanted), strict=True
+    ):
+        assert ((found - expected).norm() / expected.norm()).item() < 1e-4
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(5, 12, 1, 1), (3, 12, 9, 7), (2, 48, 16, 16), (1, 7, 33, 20)])
 def test_in_c_it_is_the_definition_for_any_shape_and_number_of_threads(dtype, shape):

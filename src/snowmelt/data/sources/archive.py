@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.decode import EXTENSIONS
 from snowmelt.data.files import Files, file_stamp
-from snowmelt.data.items import Source, UnreadableError, digest_of
+from snowmelt.data.items import DIGEST, Source, UnreadableError, digest_of
 from snowmelt.data.sources.carried import IGNORED, Read, labels_of
 from snowmelt.data.sources.kind import SOURCES, Kind
 
@@ -82,8 +83,11 @@ class TarFiles(Files):
         return len(self._sizes)
 
     def stamp(self) -> bytes | None:
-        """See Items.stamp: of the tar files."""
-        return tar_stamp(self._paths)
+        """See Items.stamp: of the tar files, and of which members are meant, in which order."""
+        found = blake2b(tar_stamp(self._paths), digest_size=DIGEST)
+        for each in (self._tars, self._offsets, self._sizes):
+            found.update(np.ascontiguousarray(each).data.cast("B"))
+        return found.digest()
 
     def open(self, index: int) -> BinaryIO:
         """See Files.open."""
@@ -230,7 +234,8 @@ def _source(path: str, files: Files, labels: str, skipped: dict[str, int], read:
 
 
 def _pictures(members: Sequence[str]) -> tuple[list[str], dict[str, int], str]:
-    """Names of the pictures, sorted, below the one folder that holds everything; what else there is; that folder.
+    """Names of the pictures, sorted, below the one folder that holds everything; what else there is; that folder, as
+    it is written before their names.
 
     Hidden files and macOS's __MACOSX are passed over.
     """
@@ -239,8 +244,10 @@ def _pictures(members: Sequence[str]) -> tuple[list[str], dict[str, int], str]:
         for name in members
         if not any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in name.split("/"))
     ]
-    tops = {name.partition("/")[0] for name in shown}
-    only = f"{next(iter(tops))}/" if len(tops) == 1 and all("/" in name for name in shown) else ""
+    here = "./" if all(name.startswith("./") for name in shown) else ""
+    below = [name.removeprefix(here) for name in shown]
+    tops = {name.partition("/")[0] for name in below}
+    only = here + (f"{next(iter(tops))}/" if len(tops) == 1 and all("/" in name for name in below) else "")
     names, skipped = [], Counter[str]()
     for name in shown:
         kind = Path(name).suffix.lower()

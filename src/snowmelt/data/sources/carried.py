@@ -28,31 +28,31 @@ def labels_of(read: Read, names: Sequence[str], way: str, root: Path) -> tuple[*
     way    --labels
     Raises SnowmeltError where a label file is broken, or a picture gets no label.
     """
-    carried = _carried(read, names) if way == "auto" else None
-    if carried is not None and carried[0] is not None:
-        return carried
-    labels, classes, notes = file_labels(names, way, root)
-    return labels, classes, (*(carried[2] if carried else ()), *notes)
-
-
-def _carried(read: Read, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...]] | None:
-    text = read(STYLEGAN)
-    if text is not None:
-        return _stylegan(parse_json(text, STYLEGAN, IGNORED), names)
-    for file in METADATA:
-        text = read(file)
+    remarks: tuple[str, ...] = ()
+    if way == "auto":
+        text = read(STYLEGAN)
+        value = None if text is None else parse_json(text, STYLEGAN, IGNORED)
+        if isinstance(value, dict) and "labels" in value:  # its folders are but a thousand pictures each
+            return _stylegan(value, names)
         if text is not None:
-            return _metadata(text, file, names)
-    return None
+            remarks = (f"{STYLEGAN} holds no labels.",)
+        file = next((file for file in METADATA if read(file) is not None), None)
+        if file is not None:
+            labels, classes, notes = _metadata(read(file) or b"", file, names)
+            if labels is not None:
+                return labels, classes, notes
+            remarks += notes
+    labels, classes, notes = file_labels(names, way, root)
+    return labels, classes, (*remarks, *notes)
 
 
-def _stylegan(value: Any, names: Sequence[str]) -> tuple[*Labels, tuple[str, ...]]:
+def _stylegan(value: dict[str, Any], names: Sequence[str]) -> tuple[*Labels, tuple[str, ...]]:
     """{"labels": [["00000/img00000000.png", 6], ...]}, or null for none (Karras et al. 2020, dataset_tool)."""
-    pairs = value.get("labels") if isinstance(value, dict) else None
+    pairs = value["labels"]
     if pairs is None:
         return None, None, (f"{STYLEGAN} holds no labels.",)
     try:
-        table = {str(name): label for name, label in pairs}
+        table = _once([(str(name), label) for name, label in pairs], STYLEGAN)
     except (TypeError, ValueError) as error:
         raise SnowmeltError(f'{STYLEGAN}: expected {{"labels": [[file, number], ...]}}.', IGNORED) from error
     labels = _labels_of(table, names, STYLEGAN)
@@ -70,9 +70,18 @@ def _metadata(text: bytes, file: str, names: Sequence[str]) -> tuple[*Labels, tu
         return None, None, (f"{file} has no column {', '.join(LABEL_COLUMNS)}, so there are no classes.",)
     if all(file_name(row) is None for row in rows):
         raise SnowmeltError(f"{file} has no column file_name, so it labels nothing.", IGNORED)
-    table = {file_name(row) or "": class_name(row.get(column)) for row in rows}
+    table = _once([(file_name(row) or "", class_name(row.get(column))) for row in rows], file)
     labels, classes = numbered(_labels_of(table, names, file))
     return labels, classes, ()
+
+
+def _once(rows: Sequence[tuple[str, Any]], file: str) -> dict[str, Any]:
+    """Labels by name; raises SnowmeltError where one name has two."""
+    table: dict[str, Any] = {}
+    for name, label in rows:
+        if table.setdefault(name, label) != label:
+            raise SnowmeltError(f"{file} gives {name} two labels, {table[name]} and {label}.", IGNORED)
+    return table
 
 
 def _labels_of(table: dict[str, Any], names: Sequence[str], file: str) -> list[Any]:

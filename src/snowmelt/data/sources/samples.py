@@ -27,7 +27,7 @@ from snowmelt.data.sources.carried import LABEL_COLUMNS
 from snowmelt.data.sources.coded import Coded
 from snowmelt.data.sources.labels import SPLITS, Labels, array_labels, numbered
 
-FORMAT = 1  # of what is kept of an index, and of what becomes a sample
+FORMAT = 2  # of what is kept of an index, and of what becomes a sample
 CLASSES = "classes.txt"  # beside the shards: a name a line, from class 0 on
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -130,6 +130,8 @@ def read_samples(
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # else it would remember a kilobyte of each
         folder, _, base = member.name.rpartition("/")
+        if member.issym() or member.islnk():
+            skipped["link"] += 1
         if not member.isfile() or base.startswith((".", "__")):  # hidden, or about the shard itself
             continue
         stem, _, extension = base.partition(".")

@@ -65,7 +65,10 @@ def find(path: str, labels: str) -> Source:
     classes = shards[0].with_name(CLASSES)
 
     def read_classes() -> str | None:
-        return classes.read_text(encoding="utf-8-sig") if classes.is_file() else None
+        try:
+            return classes.read_text(encoding="utf-8-sig") if classes.is_file() else None
+        except UnicodeDecodeError as error:
+            raise SnowmeltError(f"{classes} is not UTF-8 text: {error}.") from error
 
     numbers, class_names = labels_of_samples(index, labels, path, files.name, str(classes), read_classes)
     notes = notes_on([shard.name for shard in shards], index.doubled)

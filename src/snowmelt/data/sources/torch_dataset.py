@@ -158,7 +158,12 @@ def _labels(items: DatasetItems, name: str, class_names: Sequence[str] | None, w
 
 
 def _listed_labels(items: DatasetItems) -> list[Any] | None:
-    """All labels from a list that the data set keeps, if its first and last agree with what the items say."""
+    """All labels from a list that the data set keeps, if its first and last agree with what the items say, and nothing
+    is made of them on the way there.
+    """
+    together = getattr(items.dataset, "transforms", None)  # torchvision's, which may hold no more than one of images
+    if getattr(items.dataset, "target_transform", None) or getattr(together, "target_transform", together):
+        return None
     for attribute in TARGETS:
         kept = getattr(items.dataset, attribute, None)
         if isinstance(kept, torch.Tensor | np.ndarray):

@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.cache import Arrays, open_cache
 from snowmelt.data.files import Files
-from snowmelt.data.items import HEAD, Header, Source, UnreadableError, digest_of
+from snowmelt.data.items import HEAD, Header, Source, UnreachableError, UnreadableError, digest_of
 from snowmelt.data.sources.archive import refuse_large
 from snowmelt.data.sources.blocks import Blocks
 from snowmelt.data.sources.kind import SOURCES, Kind
@@ -88,7 +88,7 @@ class UrlFiles(Files):
                 gone = self._failures >= GONE
             if gone:
                 raise unavailable(self._shards[shard].url, error) from error
-            raise UnreadableError(str(error)) from error
+            raise UnreachableError(str(error)) from error
         self._failures = 0
         return content
 

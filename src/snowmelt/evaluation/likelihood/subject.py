@@ -1,7 +1,8 @@
 """What a likelihood is measured of: a denoiser, its schedule, and images with what the denoiser is told of them.
 
 Every random number is a function of the seed, the image's place and what it is for. So the value of an image does not
-depend on how many are measured at a time, nor on the others.
+depend on how many are measured at a time. It does on the others, within its error: where a measurement looks closer is
+decided by all of them.
 """
 
 from __future__ import annotations

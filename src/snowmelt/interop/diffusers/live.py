@@ -22,18 +22,22 @@ class CalledUNet(nn.Module):
 
     classes  how many labels it takes, and
     null     the one that stands for none
+    rounded  whether it looks timesteps up in a table
     """
 
-    def __init__(self, unet: nn.Module, classes: int, null: int | None) -> None:
+    def __init__(self, unet: nn.Module, classes: int, null: int | None, rounded: bool) -> None:
         super().__init__()
         self.unet = unet
         self.classes = classes
         self.null = null
+        self.rounded = rounded
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         """[B, C, H, W], [B] -> [B, C', H, W]."""
         told = {"class_labels": self._label(x, cond)} if self.classes else {}
-        out: Tensor = self.unet(x, c_noise, **told).sample
+        if self.rounded:
+            c_noise = c_noise.round().long()
+        out: Tensor = self.unet(x.to(next(self.unet.parameters()).dtype), c_noise, **told).sample
         return out
 
     def _label(self, x: Tensor, cond: Condition | None) -> Tensor:
@@ -77,7 +81,8 @@ def from_diffusers(
     named = classes - 1 if null_class else classes
     names = tuple(map(str, range(named))) if named else None
     height, width = size or _size(about)
-    network = CalledUNet(unet, classes, classes - 1 if null_class else None)
+    rounded = about.values.get("time_embedding_type") == "learned"
+    network = CalledUNet(unet, classes, classes - 1 if null_class else None, rounded)
     denoiser = NetworkDenoiser(network, found.schedule, found.prediction, found.clock, out != channels)
     spec = ImageSpec(channels, height, width, UINT8, names)
     # No file was read, so there is none to be told from another.

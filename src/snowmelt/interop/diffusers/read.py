@@ -53,6 +53,7 @@ def read(source: Source, told: Told) -> Foreign:
     told.refuse(path, "heads", "head_channels", "qkv", "clock")
     if path.is_file():
         return _read_file(source, told)
+    _refuse_other_parts(path)
     unet = _unet(path)
     if unet is None:
         raise SnowmeltError(f"{path} holds no UNet2DModel.", f"Expected unet/{CONFIG}, or {CONFIG} beside {INDEX}.")
@@ -65,6 +66,18 @@ def read(source: Source, told: Told) -> Foreign:
     stored = None if scheduler is None else Settings.of(scheduler)
     beside = Settings.of(path / OURS) if (path / OURS).is_file() else None
     return _assembled(path, files, settings, stored, beside, told)
+
+
+def _refuse_other_parts(path: Path) -> None:
+    """Refuse a pipeline that makes its images of what the network makes, as one of latents does."""
+    index = Settings.of(path / INDEX).values if (path / INDEX).is_file() else {}
+    parts = {name for name, value in index.items() if isinstance(value, list) and any(value)}
+    others = sorted(parts - {UNET, UNET_AVERAGE, Path(SCHEDULER).parent.name})
+    if others:
+        raise SnowmeltError(
+            f"{path} is a pipeline with {', '.join(others)}, so that what its network draws is no image yet.",
+            "Read are pipelines of a UNet2DModel and a scheduler alone.",
+        )
 
 
 def _read_file(source: Source, told: Told) -> Foreign:
@@ -114,6 +127,7 @@ def _assembled(
     learned = learned_variance(network, settings.where)
     denoiser, sampler, more = _process(path, scheduler, learned, told)
     images = ours[0] if ours else image_spec(network, found.size or told.size or (0, 0))
+    sampler = ours[2] if ours and ours[2] else sampler
     if (images.channels, len(images.class_names or ())) != (network.in_channels, classes):
         raise SnowmeltError(f"{path / OURS} contradicts the network's {CONFIG}.", f"Remove {OURS} or copy it again.")
     weights = {kind: _read_weights(file, replace(found, network=network), null) for kind, file in files.items()}
@@ -154,10 +168,15 @@ def _read_weights(file: Source, found: ReadNetwork, null: bool) -> dict[str, Ten
     return read_tensors(unet_rules(found.network, naming), tensors, expected, str(file.path))
 
 
-def _ours(settings: Settings) -> tuple[ImageSpec, dict[str, Any]]:
-    """(images, training) that our export kept."""
+def _ours(settings: Settings) -> tuple[ImageSpec, dict[str, Any], SamplerDefaults | None]:
+    """(images, training, sampler) that our export kept; older ones kept no sampler."""
     try:
-        return ImageSpec.from_config(settings.get("images", dict)), dict(settings.get("training", dict))
+        sampler = settings.optional("sampler", dict)
+        return (
+            ImageSpec.from_config(settings.get("images", dict)),
+            dict(settings.get("training", dict)),
+            None if sampler is None else SamplerDefaults(**sampler),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SnowmeltError(f"{settings.where} is damaged: {type(error).__name__} {error}.") from error
 

@@ -45,28 +45,37 @@ VARIANCES = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A scheduler of theirs: our sampler, the steps that its pipeline takes (None: all), and its own defaults."""
+    """A scheduler of theirs: our sampler, the steps that its pipeline takes (None: all), and its own defaults.
+
+    heeds  which of `SOME` it looks at; a config that was made from another scheduler's holds that one's as well
+    """
 
     sampler: str
     steps: int | None
     defaults: dict[str, Any]
+    heeds: tuple[str, ...]
 
 
 _LEADING: dict[str, Any] = {"timestep_spacing": "leading"}
 _LINSPACE: dict[str, Any] = {"timestep_spacing": "linspace"}
+# What only some of them have; others carry it along, unheeded.
+SOME = ("clip_sample", "thresholding", "rescale_betas_zero_snr", "use_karras_sigmas", "set_alpha_to_one")
+_CLIP, _THRESHOLD, _ZERO, _KARRAS, _LAST = SOME
 KINDS = {
-    "DDPMScheduler": Kind("ddpm", None, {**_LEADING, "clip_sample": True}),
-    "DDIMScheduler": Kind("ddim", 50, {**_LEADING, "clip_sample": True}),
-    "PNDMScheduler": Kind("ipndm", 50, {**_LEADING, "set_alpha_to_one": False}),
-    "EulerDiscreteScheduler": Kind("euler", 50, _LINSPACE),
-    "EulerAncestralDiscreteScheduler": Kind("euler-ancestral", 50, _LINSPACE),
-    "HeunDiscreteScheduler": Kind("heun", 25, _LINSPACE),
-    "LMSDiscreteScheduler": Kind("lms", 50, _LINSPACE),
-    "DPMSolverMultistepScheduler": Kind("dpmpp-2m", 25, _LINSPACE),
-    "UniPCMultistepScheduler": Kind("unipc", 25, _LINSPACE),
-    "DEISMultistepScheduler": Kind("deis", 25, _LINSPACE),
+    "DDPMScheduler": Kind("ddpm", None, {**_LEADING, _CLIP: True}, (_CLIP, _THRESHOLD, _ZERO)),
+    "DDIMScheduler": Kind("ddim", 50, {**_LEADING, _CLIP: True}, (_CLIP, _THRESHOLD, _ZERO, _LAST)),
+    "PNDMScheduler": Kind("ipndm", 50, {**_LEADING, _LAST: False}, (_LAST,)),
+    "EulerDiscreteScheduler": Kind("euler", 50, _LINSPACE, (_ZERO, _KARRAS)),
+    "EulerAncestralDiscreteScheduler": Kind("euler-ancestral", 50, _LINSPACE, (_ZERO,)),
+    "HeunDiscreteScheduler": Kind("heun", 25, _LINSPACE, (_CLIP, _KARRAS)),
+    "LMSDiscreteScheduler": Kind("lms", 50, _LINSPACE, (_KARRAS,)),
+    "DPMSolverMultistepScheduler": Kind("dpmpp-2m", 25, _LINSPACE, (_THRESHOLD, _ZERO, _KARRAS)),
+    "UniPCMultistepScheduler": Kind("unipc", 25, _LINSPACE, (_THRESHOLD, _ZERO, _KARRAS)),
+    "DEISMultistepScheduler": Kind("deis", 25, _LINSPACE, (_THRESHOLD, _KARRAS)),
 }
+MULTISTEP = ("dpmpp-2m", "unipc", "deis")
 FLOW = "FlowMatchEulerDiscreteScheduler"
+RATIO = 0.995  # of thresholding, by default
 NEVER_MET = 1e6  # a bound of thresholding: ours has none
 
 
@@ -96,7 +105,8 @@ def read_scheduler(settings: Settings) -> ReadScheduler:
     if name not in KINDS:
         raise unknown_name("diffusers scheduler", name, [*KINDS, FLOW])
     kind = KINDS[name]
-    settings = Settings(settings.values, settings.where, {**DEFAULTS, **kind.defaults})
+    heeded = {key: value for key, value in settings.values.items() if key not in SOME or key in kind.heeds}
+    settings = Settings(heeded, settings.where, {**DEFAULTS, **kind.defaults})
     if settings.values.get("timestep_type", "discrete") != "discrete":
         raise SnowmeltError(
             f"{settings.where}: timestep_type {settings.values['timestep_type']!r} has no equal here.",
@@ -142,11 +152,22 @@ def _differences(settings: Settings, sampler: str, clip: str) -> list[str]:
         notes.append("Its sampler keeps the predicted noise where an image is clipped, ours the noise that remains")
     if clip == "clamp" and settings.get("clip_sample_range", float) != 1:
         notes.append(f"Its sampler clips to +-{settings.get('clip_sample_range', float):g}, ours to +-1")
-    if clip == "dynamic" and settings.values.get("sample_max_value", 1.0) < NEVER_MET:
-        notes.append("Its thresholding has a bound and a ratio of its own (sample_max_value), ours has none")
-    for key, usual in (("algorithm_type", "dpmsolver++"), ("solver_order", 2)):
-        if sampler == "dpmpp-2m" and settings.values.get(key, usual) != usual:
-            notes.append(f"Its sampler's {key} is {settings.values[key]}, ours {usual}")
+    bound, ratio = (settings.optional(key, float) for key in ("sample_max_value", "dynamic_thresholding_ratio"))
+    if clip == "dynamic" and (bound or 1.0) < NEVER_MET:
+        notes.append("Its thresholding has a bound of its own (sample_max_value), ours has none")
+    if clip == "dynamic" and (ratio or RATIO) != RATIO:
+        notes.append(f"Its thresholding is by the quantile {ratio:g}, ours by {RATIO:g} (dynamic_thresholding_ratio)")
+    if sampler in MULTISTEP:
+        order, ours = settings.values.get("solver_order", 2), 3 if sampler == "deis" else 2
+        if order != ours:
+            notes.append(f"Its sampler's solver_order is {order}, ours {ours}")
+        usual = {"final_sigmas_type": "zero"} | ({"algorithm_type": "dpmsolver++"} if sampler == "dpmpp-2m" else {})
+        for key, value in usual.items():
+            if settings.values.get(key, value) != value:
+                notes.append(f"Its sampler's {key} is {settings.values[key]}, ours {value}")
+        spacing = settings.values["timestep_spacing"]
+        if spacing != "trailing" and not settings.get("use_karras_sigmas", bool):
+            notes.append(f"Its last step is from a higher noise level than ours (timestep_spacing {spacing})")
     for key in ("use_exponential_sigmas", "use_beta_sigmas"):
         if settings.values.get(key, False):
             notes.append(f"Its steps are others than ours ({key})")
@@ -187,7 +208,7 @@ def _read_flow(settings: Settings) -> ReadScheduler:
     dynamic = settings.values.get("use_dynamic_shifting", False)
     notes = () if shift == 1 and not dynamic else ("Its sampler's steps are shifted in time, ours are not (shift)",)
     return ReadScheduler(
-        Schedule("flow"), "flow", "time", SamplerDefaults("euler", 50, "trailing"), learned=False, notes=notes
+        Schedule("flow"), "flow", "time", SamplerDefaults("euler", 50, "linspace"), learned=False, notes=notes
     )
 
 
@@ -220,7 +241,7 @@ def write_scheduler(
         "clip_sample_range": 1.0,
         "prediction_type": names[prediction],
         "thresholding": sampler.clip == "dynamic",
-        "dynamic_thresholding_ratio": 0.995,
+        "dynamic_thresholding_ratio": RATIO,
         "sample_max_value": NEVER_MET,
         "timestep_spacing": _spacing(sampler.grid, schedule, variance),
         "steps_offset": 0,

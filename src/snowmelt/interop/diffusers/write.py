@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from snowmelt.model.networks import Transformer, UNet, UNetConfig
 from snowmelt.model.tensors import save_tensors
 
 NONE = "none"
+USUAL_STEPS = 1000  # of a DDPMPipeline that is not told how many, and the most that it can take
 LABEL, BIAS = "embedding.conditions.label.weight", "embedding.out.bias"
 
 
@@ -38,6 +39,16 @@ class Pipeline:
     card: str
     grid: bytes | None
     notes: tuple[str, ...]
+
+    @property
+    def classes(self) -> bool:
+        """Whether its network is told a class, which a DDPMPipeline does not do by itself."""
+        return self.network.get("num_class_embeds") is not None
+
+    @property
+    def steps(self) -> int:
+        """How many its sampler takes: all of its noise levels, up to the thousand of a DDPMPipeline."""
+        return min(USUAL_STEPS, int(self.scheduler["num_train_timesteps"]))
 
     def save(self, folder: Path) -> None:
         """Write them into an existing (temporary) folder."""
@@ -85,7 +96,13 @@ def write_pipeline(model: Model, class_name: str | None, card: Card, address: st
         network=described,
         scheduler=scheduler,
         tensors=write_tensors(unet_rules(config, NAMING), tensors),
-        ours={"format_version": 1, "images": images.to_config(), "training": model.training, "digest": model.digest},
+        ours={
+            "format_version": 1,
+            "images": images.to_config(),
+            "training": model.training,
+            "digest": model.digest,
+            "sampler": asdict(replace(model.sampler, guidance=1.0)),  # the guide is left out
+        },
         card=_card(model, images, card, address),
         grid=card.grid,
         notes=tuple(_notes(model, images)),
@@ -120,7 +137,7 @@ _USE = """```python
 from diffusers import DDPMPipeline
 
 pipeline = DDPMPipeline.from_pretrained("PATH/TO/THIS/FOLDER")
-pipeline(batch_size=4).images[0].save("image.png")
+pipeline(batch_size=4, num_inference_steps={steps}).images[0].save("image.png")
 ```"""
 
 _USE_CLASSED = """`DDPMPipeline` cannot be told a class; the network can. Class {none} is "no class", for guidance.
@@ -144,11 +161,12 @@ Classes: {names}."""
 
 
 def _card(model: Model, images: ImageSpec, card: Card, address: str) -> str:
-    use = _USE
+    steps = min(USUAL_STEPS, model.denoiser.schedule.steps or USUAL_STEPS)
+    use = _USE.format(steps=steps)
     if images.class_names is not None:
         use = _USE_CLASSED.format(
             none=len(images.class_names),
-            steps=min(1000, model.denoiser.schedule.steps or 1000),
+            steps=steps,
             channels=images.channels,
             height=images.height,
             width=images.width,

@@ -105,10 +105,11 @@ class ChannelsLastNorm(torch.autograd.Function):
         x, added, weight, bias, *kept = ctx.saved_tensors
         groups, eps, silu = ctx.settings
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the definition
-            inputs = [tensor for tensor in (x, added, weight, bias) if tensor is not None]
-            y = norm(x, added, weight, bias, groups, eps, silu)
-            dx, *others = torch.autograd.grad(y, inputs, grad, create_graph=True)
-            return dx, *([None] if added is None else []), *others, None, None, None
+            inputs, needed = (x, added, weight, bias), ctx.needs_input_grad[:4]
+            y = norm(*inputs, groups, eps, silu)
+            wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+            found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+            return *(next(found) if need else None for need in needed), None, None, None
         dx = torch.empty_like(x)
         way = native_norm.differentiate if native_norm.usable(x, added, weight, bias) else _differentiate
         grad_added, grad_weight, grad_bias = way(dx, x, grad, weight, kept, groups, silu)

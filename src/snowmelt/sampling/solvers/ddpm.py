@@ -38,6 +38,8 @@ def ddpm(levels: Levels, variance: str = "large", error: DenoisingError | str | 
             "ddpm: variance=analytic and error=FILE belong together.",
             "Make the file with: snowmelt sampler statistics MODEL --out FILE",
         )
+    if not isinstance(error, DenoisingError | str | Path | None):
+        raise SnowmeltError(f"ddpm: error is a file, not {error!r}.")
     known = load_denoising_error(Path(error)) if isinstance(error, str | Path) else error
     s, t = levels.level[1:], levels.level[:-1]
     on_x, on_D, small = posterior_coefficients(s, t)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.sampling.solvers.registry import Levels, Pair, solver
@@ -70,7 +71,8 @@ def edm_stochastic(
     for k in range(len(levels)):
         if gamma > 0 and S_min <= levels.ratio[k] <= S_max:
             raised = pair_at(levels.ratio[k] * (1 + gamma))
-            trail.to(raised, renoise_row(levels.pairs[k], raised, S_noise))
+            # Before the first step it stays a row of its own, and is no step.
+            trail.to(raised, replace(renoise_row(levels.pairs[k], raised, S_noise), done=k > 0))
         heun_step(trail, levels.pairs[k + 1], levels.order(k, 2, multistep=False) == 2)
     exempt = "" if gamma == 0 or S_noise == 1 else f"S_noise={S_noise:g} adds more or less noise than the level has"
     return folded(trail.tableau("edm-stochastic", exempt))
