@@ -43,13 +43,19 @@ def test_previews_come_often_at_first_and_always_of_the_same_seeds(finished_run,
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+class Labelled(torch.nn.Module):
+    """Makes of noise and of a class what depends on both."""
+
+    def forward(self, x, c_noise, cond):
+        return x / 2 + cond.label.float().view(-1, 1, 1, 1)
+
+
 def test_a_preview_of_a_few_at_a_time_is_the_same(finished_run, tmp_path):
     model, pictures = api.load(finished_run), []
     cond = Condition(label=torch.arange(preview.COUNT) % 2)
     for at_once in (16, 5):
         path = tmp_path / f"{at_once}.png"
-        networks = [model.denoiser.network]
-        preview.draw_preview(path, model.denoiser, networks, model.images, model.sampler, cond, at_once)
+        preview.draw_preview(path, model.denoiser, [Labelled()], model.images, model.sampler, cond, at_once)
         pictures.append(np.asarray(Image.open(path)).astype(int))
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
