@@ -74,8 +74,9 @@ def run(arguments: list[str], debug: bool = False) -> int:
         return INTERRUPTED
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's: not to be imported for its name
-            what = f"The memory does not suffice: {str(error).split('.')[0]}.\n  Ask for less at once (--batch), or "
-            return _fail(f"{what}for another --device.", error, debug)
+            hint = "Ask for less at once (--batch), or for another --device."
+            told = SnowmeltError(f"The memory does not suffice: {str(error).split('.')[0]}.", hint)
+            return _fail(str(told), error, debug)
         what = f"{type(error).__name__}: {error}\n  This is a fault of snowmelt. Add --debug to see where it lies."
         return _fail(what, error, debug, OWN_FAULT)
     return result if isinstance(result, int) else 0

@@ -20,7 +20,7 @@ from PIL.ImageFile import ImageFile
 from snowmelt.data.colour import in_srgb
 from snowmelt.data.deep_tiff import advice, read_deep, read_deep_header
 from snowmelt.data.fit import FITS, fit_plane
-from snowmelt.data.items import Header, Pixels, Target, UnreachableError, UnreadableError
+from snowmelt.data.items import Header, Pixels, Target, UnreadableError, unreadable
 from snowmelt.data.planes import refuse_mixture
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -201,13 +201,9 @@ def _opened(file: BinaryIO) -> Iterator[ImageFile]:
         raise UnreadableError(
             f"its header claims more than the {MAX_PIXELS:,} pixels that are read (a decompression bomb?): {error}"
         ) from error
-    except MemoryError as error:
-        raise UnreachableError("there was not enough memory to read it") from error
     # A damaged file can make Pillow's decoders raise anything: SyntaxError, struct.error, IndexError, ...
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Pillow
-            raise UnreachableError(error.strerror or str(error)) from error
-        raise UnreadableError(str(error) or type(error).__name__) from error
+        raise unreadable(error) from error
 
 
 def _white_is_zero(image: Image.Image) -> bool:

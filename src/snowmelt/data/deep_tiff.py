@@ -16,7 +16,7 @@ from PIL import ImageCms
 
 from snowmelt.data.arrays import mode_of
 from snowmelt.data.colour import means_srgb
-from snowmelt.data.items import MOST_CHANNELS, Header, Pixels, Target, UnreachableError, UnreadableError
+from snowmelt.data.items import MOST_CHANNELS, Header, Pixels, Target, UnreadableError, unreadable
 from snowmelt.data.planes import fitted_planes
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
@@ -94,12 +94,8 @@ def _page(file: BinaryIO) -> Iterator[Any]:
         yield page
     except UnreadableError:
         raise
-    except MemoryError as error:
-        raise UnreachableError("there was not enough memory to read it") from error
     except Exception as error:  # a damaged file can make the decoder raise anything
-        if isinstance(error, OSError) and error.errno is not None:  # of the system
-            raise UnreachableError(error.strerror or str(error)) from error
-        raise UnreadableError(str(error) or type(error).__name__) from error
+        raise unreadable(error) from error
     finally:
         file.seek(0)
 

@@ -42,6 +42,15 @@ class UnreachableError(UnreadableError):
     """It could not be read this time, for a reason outside of it (a disk, a share, memory): maybe it can later."""
 
 
+def unreadable(error: Exception) -> UnreadableError:
+    """What a decoder's error says of the item: those of the system and of the memory may pass, others are its own."""
+    if isinstance(error, MemoryError):
+        return UnreachableError("there was not enough memory to read it")
+    if isinstance(error, OSError) and error.errno is not None:  # decoders raise it too, without a number
+        return UnreachableError(error.strerror or str(error))
+    return UnreadableError(str(error) or type(error).__name__)
+
+
 @dataclass(frozen=True)
 class Header:
     """What is known of a picture before its pixels are decoded.

@@ -153,13 +153,11 @@ class Trainer:
                 if not self._is_finished(clock):
                     self.reporter.note(f"Not finished. Go on: snowmelt train --resume {quoted(self.run)}")
                 elif position.step == first_step:
-                    self.reporter.note(
-                        "This run had come to its end. To train it further, give a larger total: "
-                        f"--{config.budget.unit} N."
-                        if first_step > 0
-                        else f"Nothing was trained: {config.budget} are over when the first checkpoint is written. "
-                        f"Give more: --{config.budget.unit} N."
-                    )
+                    why, advice = "This run had come to its end.", "To train it further, give a larger total"
+                    if first_step == 0:
+                        why = f"Nothing was trained: {config.budget} are over when the first checkpoint is written."
+                        advice = "Give more"
+                    self.reporter.note(f"{why} {advice}: --{config.budget.unit} N.")
 
     def measure_rate(self, seconds: float = 5.0) -> float:
         """Images a second, over real steps from here; the trainer is not for training after this."""

@@ -37,12 +37,17 @@ def read_table(flag: str, way: str, root: Path) -> tuple[Path, list[Row]]:
     return path, rows_of(content, str(path))
 
 
-def rows_of(content: bytes, name: str, hint: str | None = None) -> list[Row]:
-    """The rows of a table's bytes, CSV or JSON lines by the ending of its name; raises SnowmeltError with `hint`."""
+def text_of(content: bytes, name: str, hint: str | None = None) -> str:
+    """A text file's bytes as text; raises SnowmeltError with `hint`."""
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SnowmeltError(f"{name} is not UTF-8 text: {error}.", hint) from error
+
+
+def rows_of(content: bytes, name: str, hint: str | None = None) -> list[Row]:
+    """The rows of a table's bytes, CSV or JSON lines by the ending of its name; raises SnowmeltError with `hint`."""
+    text = text_of(content, name, hint)
     if name.lower().endswith(".csv"):
         return _csv_rows(text, name, hint)
     # At line feeds alone: a caption may hold what Unicode calls the end of a line.

@@ -36,12 +36,14 @@ def labels_of(read: Read, names: Sequence[str], way: str, root: Path) -> tuple[*
             return _stylegan(value, names)
         if text is not None:
             remarks = (f"{STYLEGAN} holds no labels.",)
-        file = next((file for file in METADATA if read(file) is not None), None)
-        if file is not None:
-            labels, classes, notes = _metadata(read(file) or b"", file, names)
-            if labels is not None:
-                return labels, classes, notes
-            remarks += notes
+        for file in METADATA:
+            text = read(file)
+            if text is not None:
+                labels, classes, notes = _metadata(text, file, names)
+                if labels is not None:
+                    return labels, classes, notes
+                remarks += notes
+                break
     labels, classes, notes = file_labels(names, way, root)
     return labels, classes, (*remarks, *notes)
 

@@ -13,6 +13,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.cache import Arrays, open_cache
 from snowmelt.data.items import Source
 from snowmelt.data.sources.archive import TarFiles, opened_tar, stretch, tar_stamp
+from snowmelt.data.sources.beside import text_of
 from snowmelt.data.sources.kind import SOURCES, Kind
 from snowmelt.data.sources.samples import (
     BRACES,
@@ -65,10 +66,7 @@ def find(path: str, labels: str) -> Source:
     classes = shards[0].with_name(CLASSES)
 
     def read_classes() -> str | None:
-        try:
-            return classes.read_text(encoding="utf-8-sig") if classes.is_file() else None
-        except UnicodeDecodeError as error:
-            raise SnowmeltError(f"{classes} is not UTF-8 text: {error}.") from error
+        return text_of(classes.read_bytes(), str(classes)) if classes.is_file() else None
 
     numbers, class_names = labels_of_samples(index, labels, path, files.name, str(classes), read_classes)
     notes = notes_on([shard.name for shard in shards], index.doubled)

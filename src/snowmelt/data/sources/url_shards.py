@@ -16,6 +16,7 @@ from snowmelt.data.cache import Arrays, open_cache
 from snowmelt.data.files import Files
 from snowmelt.data.items import HEAD, Header, Source, UnreachableError, UnreadableError, digest_of
 from snowmelt.data.sources.archive import refuse_large
+from snowmelt.data.sources.beside import text_of
 from snowmelt.data.sources.blocks import Blocks
 from snowmelt.data.sources.kind import SOURCES, Kind
 from snowmelt.data.sources.labels import array_labels
@@ -157,13 +158,11 @@ def _probed(web: Web, urls: Sequence[str]) -> list[Remote]:
 def _text_beside(web: Web, url: str) -> str | None:
     """A text that may lie beside the shards; None where the server has none, or shows none."""
     try:
-        return read_all(web, url).decode("utf-8-sig")
+        return text_of(read_all(web, url), url)
     except WebError as error:
         if error.status is not None and error.status < 500:
             return None
         raise unavailable(url, error) from error
-    except UnicodeDecodeError as error:
-        raise SnowmeltError(f"{url} is not UTF-8 text: {error}.") from error
 
 
 def _is_url(text: str) -> bool:

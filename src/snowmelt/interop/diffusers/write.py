@@ -47,8 +47,8 @@ class Pipeline:
 
     @property
     def steps(self) -> int:
-        """How many its sampler takes: all of its noise levels, up to the thousand of a DDPMPipeline."""
-        return min(USUAL_STEPS, int(self.scheduler["num_train_timesteps"]))
+        """How many its sampler takes."""
+        return _steps(int(self.scheduler["num_train_timesteps"]))
 
     def save(self, folder: Path) -> None:
         """Write them into an existing (temporary) folder."""
@@ -61,6 +61,11 @@ class Pipeline:
         if self.grid is not None:
             (folder / GRID).write_bytes(self.grid)
         write_text(folder / CARD, self.card)
+
+
+def _steps(noise_levels: int) -> int:
+    """All of them, up to the thousand that a DDPMPipeline takes."""
+    return min(USUAL_STEPS, noise_levels)
 
 
 def write_pipeline(model: Model, class_name: str | None, card: Card, address: str = HERE) -> Pipeline:
@@ -161,7 +166,7 @@ Classes: {names}."""
 
 
 def _card(model: Model, images: ImageSpec, card: Card, address: str) -> str:
-    steps = min(USUAL_STEPS, model.denoiser.schedule.steps or USUAL_STEPS)
+    steps = _steps(model.denoiser.schedule.steps or USUAL_STEPS)
     use = _USE.format(steps=steps)
     if images.class_names is not None:
         use = _USE_CLASSED.format(
