@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import yaml
 
 from benchmarks.recipe_search import ROOT, scores
 from snowmelt import api
+from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.training.config import load_config
 from snowmelt.training.run import CONFIG
 
@@ -50,9 +52,9 @@ def with_defaults(run: Path, own: dict[str, Any], place: Path) -> Path:
     for file in (run / MODEL).iterdir():
         (place / MODEL / file.name).symlink_to(file.absolute())
     config = json.loads((run / MODEL / "config.json").read_text())
-    unknown = own.keys() - config["sampler"].keys()
-    if unknown:
-        raise SystemExit(f"--vary {OWN}{min(unknown)}: expected one of {', '.join(config['sampler'])}.")
+    known = [field.name for field in fields(SamplerDefaults)]
+    if unknown := own.keys() - set(known):
+        raise SystemExit(f"--vary {OWN}{min(unknown)}: expected one of {', '.join(known)}.")
     config["sampler"] |= own
     (place / MODEL / "config.json").unlink()
     (place / MODEL / "config.json").write_text(json.dumps(config))

@@ -28,7 +28,7 @@ def test_the_page_on_images_names_every_source_and_default():
     for name in (*builtin, *EXTENSIONS):
         assert name in DATA, name
     for row in (
-        f"| dropout | {DROPOUT_OF_FEW} where images are few, else none |",
+        f"| dropout | {DROPOUT_OF_FEW} where images are few, else the preset's: 0.1 of `small`, 0 of the others |",
         f"| augment | {AUGMENT_OF_FEW} where images are few, else none |",
         f"few under {FEW_IMAGES:,}; and where all their pixels are fewer than {WEIGHTS:,} numbers",
         f"and a run sees each more than {SEEN_OFTEN} times",

@@ -172,6 +172,7 @@ def evaluate(
     }
     of_samples = {"--features": features != "auto", **drawn}
     _refuse_useless(drawn, fake is not None, "samples are drawn only where none are named with --fake")
+    _refuse_useless({"--seed": seed != 0}, model is None, "without a model nothing is drawn")
     _refuse_useless({"--weights": weights != "ema"}, model is None, "only a model has weights, and none is named")
     _refuse_useless(of_samples, not {*wanted} & {*OF_SAMPLES}, "nothing that is measured here is of samples")
     _refuse_useless({"--nll-images": nll_images != NLL_IMAGES}, "nll" not in wanted, "the likelihood is not measured")

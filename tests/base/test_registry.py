@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,3 +70,18 @@ def test_plugins_are_loaded_once_and_only_when_a_name_is_missing(monkeypatch):
     assert saws.get("chainsaw") == "the chainsaw"
     assert saws.names() == ["saw", "chainsaw"]
     assert (groups, len(loaded)) == (["snowmelt.power_tool"], 1)
+
+
+def test_a_plugin_that_cannot_be_loaded_is_named_and_the_others_work(monkeypatch):
+    saws: Registry[Any] = Registry("saw")
+    saws.register("jigsaw", "cuts")("the jigsaw")
+
+    class Broken:
+        name, dist = "fretsaw", SimpleNamespace(name="rusty-saws")
+
+        def load(self) -> None:
+            raise ModuleNotFoundError("No module named 'teeth'")
+
+    monkeypatch.setattr(module, "entry_points", lambda group: [Broken()])
+    with pytest.warns(UserWarning, match=r"saw fretsaw of rusty-saws cannot be loaded: .*teeth"):
+        assert saws.names() == ["jigsaw"]

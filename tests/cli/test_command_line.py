@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.cli import main
@@ -70,15 +71,29 @@ def test_a_reader_that_has_gone_ends_nothing(arguments, unbuffered):
     assert "BrokenPipe" not in answer.stderr
 
 
-def test_what_does_not_fit_the_memory_is_told_with_a_way_out(refusal, finished_run, tmp_path, monkeypatch):
-    import torch
-
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), "CUDA out of memory."),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: "
+                "you tried to allocate 4 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes.",
+        ),
+        (MemoryError("Unable to allocate 1.00 TiB for an array"), "Unable to allocate 1.00 TiB for an array."),
+    ],
+)
+def test_what_does_not_fit_the_memory_is_told_with_a_way_out(
+    error, words, refusal, finished_run, tmp_path, monkeypatch
+):
     def full(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        raise error
 
     monkeypatch.setattr("snowmelt.sampling.plan.sample_batch", full)
     said = refusal("sample", finished_run, "-n", 1, "--out", tmp_path / "s")
-    assert "CUDA out of memory" in said
+    assert f"The memory does not suffice: {words}" in said
     assert "--batch" in said
 
 

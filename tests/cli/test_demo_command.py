@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_no_other_run_is_taken_for_a_demo_and_none_is_lost_to_a_typo(refusal, finished_run, tmp_path):
-    for out, wrong in ((finished_run, ()), (tmp_path / "demo", ("--device", "abacus"))):
+    demo = tmp_path / "demo"
+    wrongs = (("--device", "abacus"), ("--minutes", 0), ("--seed", -1))
+    for out, wrong in ((finished_run, ()), *((demo, wrong) for wrong in wrongs)):
         if not out.exists():
             api.train("digits", out=out, steps=1)
         assert refusal("demo", "--out", out, "--overwrite", *wrong)

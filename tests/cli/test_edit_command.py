@@ -90,8 +90,15 @@ def test_interpolation_between_two_seeds_ends_at_their_samples(edit, snowmelt, f
 def test_interpolation_between_two_pictures_draws_the_way(edit, picture, tmp_path):
     other = tmp_path / "other.png"
     Image.fromarray(np.random.default_rng(6).integers(0, 256, (8, 8, 3), np.uint8)).save(other)
-    folder = edit("interpolate", picture, other, "-n", 4)
-    assert pixels(folder).shape == (4, 8, 8, 3)
+    made = pixels(edit("interpolate", picture, other, "-n", 4)).astype(float)
+    assert made.shape == (4, 8, 8, 3)
+    first, last = (np.asarray(Image.open(each)).ravel() for each in (picture, other))
+
+    def like(image, end):
+        return np.corrcoef(image.ravel(), end)[0, 1]
+
+    assert like(made[0], first) > like(made[0], last) + 0.3
+    assert like(made[3], last) > like(made[3], first) + 0.3
 
 
 def test_a_long_way_is_drawn_in_parts_like_everything_else(edit, monkeypatch):

@@ -288,8 +288,7 @@ def test_everything_is_measured_of_whatever_a_model_is_told(snowmelt, refusal, s
     assert len(result["memorization"]["attraction"]["share"]) == 16
     for kind in ("samples", "copies", "rate", "anatomy"):
         Image.open(tmp_path / f"a-{kind}.png").load()
-    page = (run / "report.html").read_text()
-    assert ("Copies of training images" in page) is False  # the result lies elsewhere
+    assert not (run / "report.html").exists()  # the result lies elsewhere
     if told != "nothing":
         message = refusal("eval", run, "--real", shoes, "--metrics", "nll")
         assert "is told of its images what is not known" in message

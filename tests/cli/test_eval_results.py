@@ -57,6 +57,16 @@ def test_what_was_measured_is_told_where_it_cannot_be_written(snowmelt, run, tmp
     assert json.loads(answer.out)["kid"]["standard_error"] >= 0
 
 
+def test_a_result_that_lies_elsewhere_touches_nothing_in_the_run(snowmelt, run, tmp_path):
+    before = sorted(run.rglob("*"))
+    asked = tmp_path / "elsewhere" / "a.json"
+    assert snowmelt("eval", run, *QUICK, "--out", asked).code == 0
+    assert sorted(run.rglob("*")) == before
+    answer = snowmelt("eval", run, *QUICK, "--json", "--out", asked)  # there is one already
+    assert json.loads(answer.out)["kid"]["standard_error"] >= 0
+    assert f"Written: {asked.with_name('a-2.json')}" in answer.err
+
+
 @pytest.mark.parametrize("part", ["model", "checkpoints"])
 def test_the_result_of_a_model_in_a_run_lies_in_the_run(snowmelt, run, part):
     step = 12

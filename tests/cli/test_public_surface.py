@@ -61,8 +61,8 @@ OPTIONS = {
     "sampler show": [
         *("--name", "--schedule", "--grid", "--steps", "--levels", "--set", "--zero-snr", "--json"),
     ],
-    "sampler certify": ["--name", "--set", "--out", "--json"],
-    "sampler statistics": ["--model", "--data", "--out", "-n", "--count", "--levels", "--device"],
+    "sampler certify": ["--name", "--set", "--out", "--overwrite", "--json"],
+    "sampler statistics": ["--model", "--data", "--out", "-n", "--count", "--levels", "--device", "--overwrite"],
     "edit inpaint": ["--model", "--image", "--mask", *EDIT],
     "edit vary": ["--model", "--image", "--strength", *EDIT],
     "edit interpolate": ["MODEL", "IMAGES", "--seeds", *EDIT],

@@ -11,7 +11,9 @@ from PIL import Image
 
 import snowmelt as library
 from snowmelt import api
+from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.asked import ask
+from snowmelt.sampling import plan
 from snowmelt.sampling.sampler import make_tableau
 from snowmelt.sampling.tableau import save_tableau
 
@@ -196,6 +198,36 @@ def test_overwriting_leaves_no_sample_of_before(draw, snowmelt, finished_run):
     assert names == ["000000.png", "grid.png", "notes.txt", "samples.jsonl"]
 
 
+def test_what_was_to_be_overwritten_stays_where_nothing_was_drawn(draw, refusal, finished_run, monkeypatch):
+    folder = draw("-n", 3)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*_, **__):
+        raise SnowmeltError("No.", "Nothing.")
+
+    monkeypatch.setattr("snowmelt.sampling.plan.sample_batch", fail)
+    assert "No." in refusal("sample", finished_run, "-n", 1, "--steps", 1, "--out", folder, "--overwrite")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_array_that_was_cut_short_has_as_many_classes_as_images(snowmelt, finished_run, tmp_path, monkeypatch):
+    original, calls = plan.sample_batch, []
+
+    def draw_once(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(plan, "sample_batch", draw_once)
+    folder = tmp_path / "cut"
+    answer = snowmelt("sample", finished_run, "-n", 6, "--batch", 2, "--steps", 1, "--format", "npz", "--out", folder)
+    assert answer.code == 130
+    assert "2 of 6 images are in" in answer.out
+    made = np.load(folder / "samples.npz")
+    assert len(made["arr_0"]) == len(made["arr_1"]) == len(rows(folder)) == 2
+
+
 def test_overwriting_removes_no_picture_that_is_not_ours(snowmelt, finished_run, tmp_path):
     """A folder of somebody's numbered pictures: what no list of samples names is not removed."""
     folder = tmp_path / "photos"
@@ -307,7 +339,8 @@ def test_a_guide_that_is_told_something_else_is_refused(refusal, shoes, minimal,
 
 
 def test_a_guidance_interval_is_kept_with_the_samples_and_refused_where_nothing_is_guided(draw, refusal, finished_run):
-    row = rows(draw("-n", 1, "--guidance", 3, "--guidance-interval", "0.2-2", "--noise", "brownian"))[0]
+    noisy = ("--sampler", "ddim", "--set", "eta=1")
+    row = rows(draw("-n", 1, "--guidance", 3, "--guidance-interval", "0.2-2", *noisy, "--noise", "brownian"))[0]
     assert (row["guided_between"], row["noise"], row["guide"]) == ([0.2, 2.0], "brownian", None)
     assert "no guidance here" in refusal("sample", finished_run, "--guidance-interval", "0.2-2")
 
@@ -329,4 +362,5 @@ def test_brownian_noise_is_other_noise_and_refused_where_it_cannot_be(draw, refu
         draw("-n", 1, "--sampler", "ddim", "--set", "eta=1", "--noise", kind) for kind in ("independent", "brownian")
     )
     assert (a / "000000.png").read_bytes() != (b / "000000.png").read_bytes()
+    assert "adds no noise" in refusal("sample", finished_run, "--sampler", "ddim", "--noise", "brownian")
     assert "goes back to more noise" in refusal("sample", finished_run, "--sampler", "repaint", "--noise", "brownian")

@@ -188,6 +188,25 @@ def test_a_sampler_is_certified_with_its_numbers_and_a_plot(snowmelt, tmp_path):
     Image.open(tmp_path / "c" / "error.png").load()
 
 
+def test_no_certificate_or_statistics_are_written_over_unasked(snowmelt, refusal, finished_run, tmp_path):
+    (tmp_path / "error.png").write_text("mine")
+    command = ("sampler", "certify", "ddim", "--out", tmp_path)
+    assert "error.png is there already" in refusal(*command)
+    assert (tmp_path / "error.png").read_text() == "mine"
+    assert snowmelt(*command, "--overwrite").code == 0
+    statistics = ("sampler", "statistics", finished_run, "-n", 4, "--levels", 2, "--out")
+    assert "certificate.json is there already" in refusal(*statistics, tmp_path / "certificate.json")
+    assert "is a folder" in refusal(*statistics, tmp_path)
+
+
+def test_a_certificate_with_an_endless_option_is_json(snowmelt, tmp_path):
+    command = ("sampler", "certify", "edm-stochastic", "--set", "S_max=inf", "--json", "--out", tmp_path)
+    answer = snowmelt(*command)
+    assert answer.code == 0, answer
+    assert json.loads(answer.out)["options"] == {"S_max": "inf"}
+    assert json.loads((tmp_path / "certificate.json").read_text())["options"] == {"S_max": "inf"}
+
+
 def test_a_table_off_by_one_percent_is_refused_with_exit_code_one(snowmelt, tmp_path):
     table = make_tableau("dpmpp-2m", Schedule("edm"), 10).to_json()
     save_tableau(Tableau.from_json(table), tmp_path / "good.json")

@@ -1,12 +1,15 @@
 """Pictures that are decoded each time they are used are the same pictures."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data import files
 from snowmelt.data.cache import Cache
 from snowmelt.data.pipeline import load_data
+from snowmelt.training.checkpoint import load_latest
 
 
 @pytest.fixture
@@ -84,6 +87,51 @@ def test_a_run_on_them_is_the_same_run(live, tmp_path, minimal, monkeypatch):
         return [row["loss"] for row in read_metrics(out / "metrics.jsonl") if "loss" in row]
 
     assert losses("live", "0") == losses("kept", "1GB")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("room", [("1GB", "0"), ("0", "1GB")])
+def test_a_run_goes_on_and_is_judged_where_there_is_another_room_for_its_pictures(
+    room, broken, live, tmp_path, minimal, monkeypatch
+):
+    from snowmelt import api
+    from snowmelt.training.judged import data_of
+
+    monkeypatch.setenv("SNOWMELT_CACHE", str(tmp_path / "cache"))
+    if broken:  # its header is whole
+        (tmp_path / "data" / "07.png").write_bytes((tmp_path / "data" / "07.png").read_bytes()[:300])
+    whole, held_out = [], []
+    for limit in room:
+        monkeypatch.setenv("SNOWMELT_CACHE_LIMIT", limit)
+        if not whole:
+            run = api.train(tmp_path / "data", out=tmp_path / "run", preset=minimal, steps=2, size=8, holdout=0.25)
+        data, remarks = data_of(run, api.load(run))
+        assert remarks == []
+        whole.append(data.training.images[:])
+        held_out.append(data.holdout.images[:])
+        # Begun without room, the broken one counts as an image, in whose place another is taken: none can be kept.
+        assert data.training.images.resident == (limit == "1GB" and not (broken and room[0] == "0"))
+    assert whole[0].equal(whole[1])
+    assert held_out[0].equal(held_out[1])
+    assert len(held_out[0]) == (9 if broken and room[0] == "1GB" else 10)
+    assert load_latest(api.resume(run, steps=4))[0].step == 4
+
+
+@pytest.mark.parametrize("room", [(10**9, 0), (0, 10**9)])
+def test_the_range_of_values_is_the_same_in_another_room(room, little_memory, tmp_path, monkeypatch):
+    for module in ("decoded", "pipeline"):
+        monkeypatch.setattr(f"snowmelt.data.{module}.SAMPLED", 2)
+    (tmp_path / "data").mkdir()
+    for number in range(40):
+        pixels = np.full((8, 8), 4000 if number == 7 else 100 + number, np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "data" / f"{number:02}.png")
+    first = load_data(tmp_path / "data", cache=Cache(tmp_path / "cache", room[0]))
+    assert first.value_range.high == (4095 if room[0] else 255)
+    assert ("of 2 images are cut off" in " ".join(first.report.notes)) == (not room[0])
+    second = load_data(tmp_path / "data", cache=Cache(tmp_path / "cache", room[1]), known_by=first.known_by)
+    assert (second.value_range, second.fingerprint) == (first.value_range, first.fingerprint)
+    assert ("of 2 images are cut off" in " ".join(second.report.notes)) == (not room[0])
+    assert first.training.images.resident != second.training.images.resident
 
 
 def test_a_picture_that_breaks_while_training_is_named_in_the_log(live, tmp_path, minimal, monkeypatch):

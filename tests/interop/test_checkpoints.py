@@ -107,8 +107,11 @@ def test_half_precision_weights_are_read(tmp_path):
 def test_what_no_shape_tells_is_asked_for_by_name(tmp_path):
     file = written(tmp_path / "model.pt", "adm-new")
     for told, expected in (
-        ({}, r"how many heads(.|\n)*--head-channels 64 --qkv legacy"),
-        ({"head_channels": 16}, "--qkv must be named"),
+        (
+            {},
+            r"--head-channels, --qkv must be named(.|\n)*--size 64 --schedule linear .*--head-channels 64 --qkv legacy",
+        ),
+        ({**TOLD["adm-new"], "qkv": None}, "itself: --qkv must be named"),
         ({"head_channels": 16, "heads": 2, "qkv": "new"}, "twice"),
         ({"head_channels": 16, "qkv": "new"}, "--size, --schedule, --noise-levels must be named"),
         ({**TOLD["adm-new"], "noise_levels": 4000}, "--clock must be named"),

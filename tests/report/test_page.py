@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from snowmelt.report.page import write_run_page
+from snowmelt.report.page import show, write_run_page
 
 
 class Reader(HTMLParser):
@@ -58,7 +58,8 @@ def test_a_page_holds_its_pictures_and_needs_nothing_from_outside(run):
 
 
 def test_samples_and_findings_come_first(run):
-    page = write_run_page(run, run / "data_preview.png", [("Worth", "7 < 8 & more")])
+    show(run, "data_preview.png", [("Worth", "7 < 8 & more")])
+    page = write_run_page(run)
     text = page.read_text()
     assert re.findall("<h2>(.*?)</h2>", text)[:2] == ["Samples", "Measured"]
     assert "7 &lt; 8 &amp; more" in text
@@ -69,6 +70,20 @@ def test_the_page_says_what_was_trained(run, shoes):
     text = write_run_page(run).read_text()
     assert f"{shoes}: 3 x 8 x 8; preset minimal; predicts edm on the edm schedule; 12 steps; 96 images" in text
     assert "fingerprint" in text  # the whole config
+
+
+def test_what_minutes_have_decided_is_said_for_whoever_does_as_much_elsewhere(run):
+    config = (run / "config.yaml").read_text()
+    for old, new in (
+        ("minutes: null", "minutes: 2.0"),
+        ("steps: 12", "steps: null"),
+        ("augment: 0.0", "augment: 0.15"),
+    ):
+        assert config.count(old) == 1
+        config = config.replace(old, new)
+    (run / "config.yaml").write_text(config)
+    flags = "--steps 12 --preset minimal --dropout 0 --augment 0.15 instead of --minutes"
+    assert flags in write_run_page(run).read_text()
 
 
 def test_a_name_cannot_break_the_page(run):

@@ -98,7 +98,7 @@ def test_any_sampler_may_begin_without_an_evaluation(name):
     assert quick.rows[0].b == ()
     assert quick.levels[0] == plain.levels[0]
     if name not in ("repaint", "restart", "edm-stochastic"):
-        assert quick.evaluations == plain.evaluations - plain.evaluations // 60 or plain.evaluations == 119
+        assert quick.evaluations == plain.evaluations - round(plain.evaluations / 60)
         assert len(quick.stops) == len(plain.stops)
 
 

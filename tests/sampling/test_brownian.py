@@ -7,7 +7,7 @@ import torch
 from trajectories import EDM, clusters
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.sampling.brownian import BrownianPaths, require_falling
+from snowmelt.sampling.brownian import BrownianPaths, require_path
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 
 CPU = torch.device("cpu")
@@ -59,6 +59,6 @@ def test_the_image_hardly_changes_with_the_number_of_steps(name):
 def test_what_goes_back_to_more_noise_is_refused():
     for name in ("restart", "repaint", "edm-stochastic"):
         with pytest.raises(SnowmeltError, match="goes back to more noise"):
-            require_falling(make_tableau(name, EDM, 40))
+            require_path(make_tableau(name, EDM, 40))
     with pytest.raises(ValueError, match="levels must fall"):
         BrownianPaths([1], (1,)).increment(1.0, 2.0)

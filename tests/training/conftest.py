@@ -47,7 +47,9 @@ def setup(minimal: str, shoes: Path) -> Callable[..., Setup]:
 
     def make(**wishes: Any) -> Setup:
         given = {"preset": minimal, "steps": 10, **wishes}
-        about = DataConfig(str(shoes), (8, 8), 3, "auto", "crop", False, 0.2, False, None, None, data.fingerprint)
+        about = DataConfig(
+            str(shoes), (8, 8), 3, "auto", "crop", False, 0.2, False, None, None, data.fingerprint, data.known_by
+        )
         return Setup(resolve(Wishes(**given), "shoes", data, about, CPU, 1)[0], data)
 
     return make

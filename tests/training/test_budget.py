@@ -1,6 +1,7 @@
 """When training ends, and the learning rate on the way there."""
 
 import math
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -8,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.training import learner, loop
+from snowmelt.training import learner, preview, records, stopwatch
 from snowmelt.training.budget import Budget, Clock, Plan, parse_count
+from snowmelt.training.checkpoint import load_latest
 from snowmelt.training.distributed import World
 from snowmelt.training.learner import Learner
 from snowmelt.training.loop import Trainer
@@ -75,6 +78,13 @@ def test_nothing_is_concluded_from_the_first_seconds():
     assert clock.revise(elapsed=20.0, images=1280, batch=64) == 64 * (20 + 580)
 
 
+def test_nothing_is_concluded_from_a_single_step_either():
+    clock = Clock(minutes=10)
+    clock.revise(elapsed=4.0, images=64, batch=64)
+    assert clock.revise(elapsed=6.5, images=128, batch=64) is None
+    assert clock.revise(elapsed=7.0, images=128 * 64, batch=64) is not None
+
+
 def test_a_process_that_resumes_is_cold_too():
     clock = Clock(minutes=10, start=300.0)
     assert clock.revise(elapsed=302.0, images=640, batch=64) is None  # one step, in which it was compiled
@@ -96,6 +106,7 @@ RATES = {
     "twice faster midway": lambda seconds: 50 if seconds < 300 else 100,
     "slow start": lambda seconds: 10 if seconds < 20 else 100,
     "waves": lambda seconds: 100 * (1.5 + math.sin(seconds / 30)),
+    "a hitch when measuring begins": lambda seconds: 1 if 3 < seconds < 20 else 100,
 }
 
 
@@ -116,16 +127,16 @@ def simulated(setup, tmp_path, monkeypatch):
             now[0] += BATCH / rate(now[0])
 
         def spend(name, seconds):
-            def write(self, position):
+            def write(self, position, *_):
                 now[0] += seconds
                 self.seconds[name] = seconds
 
             return write
 
-        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr(stopwatch, "time", SimpleNamespace(monotonic=lambda: now[0]))
         monkeypatch.setattr(trainer.batches, "draw", lambda number: None)
         monkeypatch.setattr(Learner, "step", step)
-        monkeypatch.setattr(Records, "save", spend("save", save))
+        monkeypatch.setattr(Records, "save", spend("checkpoint", save))
         monkeypatch.setattr(Records, "preview", spend("preview", preview))
         trainer.train()
         return now[0], trainer, factors
@@ -152,6 +163,54 @@ def test_a_quarter_of_a_minute_is_kept_too(simulated):
     seconds, _, factors = simulated(lambda seconds: 600, minutes=0.25)
     assert seconds == pytest.approx(15, rel=0.02)
     assert factors[-1] < 0.1
+
+
+def test_a_plan_that_ends_before_the_minutes_do_is_made_again(simulated, monkeypatch):
+    """Revised too rarely to notice that the machine is fast again, a run would end half way."""
+    monkeypatch.setattr(Clock, "due", lambda self, elapsed, last: last == -math.inf)
+    seconds, _, _ = simulated(lambda seconds: 10 if seconds < 30 else 100)
+    assert seconds == pytest.approx(60 * MINUTES, rel=0.02)
+
+
+def test_the_minutes_in_which_a_run_was_stopped_are_not_its_own(minimal, shoes, tmp_path, at_step, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def work(learner):
+        now[0] += 10
+
+    def pause(learner):
+        now[0] += 3600
+        signal.raise_signal(signal.SIGCONT)
+
+    for step in range(100):
+        at_step(step, pause if step == 2 else work)
+    run = api.train(shoes, out=tmp_path / "run", preset=minimal, minutes=1)
+    position = load_latest(run)[0]
+    assert 5 <= position.step <= 7
+    assert position.elapsed == 10 * (position.step - 1)
+
+
+def test_nor_are_those_in_which_it_was_stopped_while_a_preview_was_drawn(minimal, shoes, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(preview, "FIRST", (2,))
+    monkeypatch.setattr(records, "PREVIEW_SHARE", 1e9)
+
+    def step(self, batch, lr, number, images):
+        now[0] += 10
+
+    def draw(path, *_):
+        now[0] += 1
+        now[0] += 3600 if path.name == "step_00000002.png" else 0
+        signal.raise_signal(signal.SIGCONT)
+        now[0] += 1
+
+    monkeypatch.setattr(Learner, "step", step)
+    monkeypatch.setattr(records, "draw_preview", draw)
+    position = load_latest(api.train(shoes, out=tmp_path / "run", preset=minimal, minutes=2))[0]
+    assert 9 <= position.step <= 12
+    assert position.elapsed <= 125
 
 
 def test_each_plan_is_written_down_with_its_step(simulated):

@@ -36,18 +36,19 @@ def test_its_share_of_the_time_stays_small(finished_run, shoes, monkeypatch):
     model = api.load(finished_run)
     live = LiveAnatomy(load_data(shoes, holdout=0.2), model.denoiser, torch.device("cpu"))
     monkeypatch.setattr("snowmelt.training.live_anatomy.SHARE", 0.1)
-    monkeypatch.setattr("snowmelt.training.live_anatomy.FIRST", 3.0)
-    assert not live.affordable(29)
-    assert live.affordable(31)
+    monkeypatch.setattr("snowmelt.training.live_anatomy.BOUND_SECONDS", 2.0)
+    assert not live.affordable(29, 99, seconds=1)
+    assert live.affordable(31, 99, seconds=1)
+    assert not live.affordable(31, 2.9, seconds=1)
     clock = iter([0.0, 2.0, 2.0, 6.0])  # 2 s for the bounds and 4 s for the losses
     with monkeypatch.context() as patched:
-        patched.setattr("snowmelt.training.live_anatomy.time.monotonic", lambda: next(clock, 6.0))
-        patched.setattr("snowmelt.training.live_anatomy.bounds", lambda *_, **__: None)
+        patched.setattr("snowmelt.training.stopwatch.time.monotonic", lambda: next(clock, 6.0))
+        patched.setattr("snowmelt.training.live_anatomy.bounds", lambda *_, **__: "bounds")
         patched.setattr("snowmelt.training.live_anatomy.anatomy", lambda *_, **__: Nothing())
         live.row(model.denoiser.network)
     assert live.seconds == 4
-    assert not live.affordable(99)  # 2 + 4 + 4 more
-    assert live.affordable(101)
+    assert not live.affordable(99, 99, seconds=4)  # 2 + 4 + 4 more
+    assert live.affordable(101, 99, seconds=4)
 
 
 def test_the_bounds_are_taken_once_and_the_network_is_the_one_that_is_given(finished_run, shoes, monkeypatch):

@@ -75,6 +75,14 @@ def test_a_line_that_was_cut_short_is_left_out(file):
     assert [json.loads(line)["step"] for line in file.path.read_text().splitlines()] == [1, 2, 3, 4, 5, 7]
 
 
+def test_a_damaged_line_costs_no_other(file):
+    lines = file.path.read_bytes().splitlines(keepends=True)
+    lines[1], lines[2] = b'{"step": \xff\xfe}\n', b'{"step": 3, "lo\n'
+    file.path.write_bytes(b"".join(lines))
+    file.cut_back(5)
+    assert [row["step"] for row in read_metrics(file.path)] == [1, 4, 5]
+
+
 def test_rows_after_the_checkpoint_are_cut_off(file):
     file.cut_back(3)
     assert [row["step"] for row in read_metrics(file.path)] == [1, 2, 3]

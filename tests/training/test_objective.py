@@ -151,6 +151,37 @@ def test_losses_are_finite_at_zero_terminal_snr(prediction, weight):
     assert torch.isfinite(objective(x_0, noise, schedule.log_snr(torch.tensor([1.0, 50.0, 100.0])))[0]).all()
 
 
+def test_pure_noise_has_an_uncertainty_too():
+    schedule = Schedule("linear", 100, zero_snr=True)
+    x_0, noise = draws(2)
+    objective = Objective(NetworkDenoiser(Fixed(torch.zeros(2, 1, 3, 3)), schedule, "v"), "l2", "simple+learned")
+    torch.nn.init.normal_(objective.uncertainty.linear.weight)
+    loss = objective(x_0, noise, schedule.log_snr(torch.tensor([1.0, 100.0])))[0]
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(objective.uncertainty.linear.weight.grad).all()
+
+
+def test_a_chain_of_one_step_has_one_variance():
+    network = Fixed(torch.zeros(2, 2, 3, 3))
+    schedule = Schedule("linear", 1)
+    objective = Objective(NetworkDenoiser(network, schedule, "eps", learned_variance=True))
+    x_0, noise = draws(2)
+    assert torch.isfinite(objective(x_0, noise, schedule.log_snr(torch.ones(2)))[0]).all()
+
+
+@pytest.mark.parametrize(("values", "width"), [(256, 2 / 255), (4096, 2 / 4095), (None, None)])
+def test_the_decoder_is_that_of_the_values_that_pixels_have(values, width):
+    x_0 = torch.full((1, 1, 2, 2), -1.0 + 20 * (width or 0.01))
+    noise, level = torch.zeros_like(x_0), LINEAR.level(torch.ones(1))
+    objective = Objective(NetworkDenoiser(Fixed(x_0.clone()), LINEAR, "x0"), "l2", "vlb", values)
+    found = float(objective(x_0, noise, LINEAR.log_snr(torch.ones(1)))[0].detach())
+    sigma = float(level.sigma)  # D is x_0 itself
+    density = 0.5 * math.log(2 * math.pi) + math.log(sigma)
+    mass = density if width is None else -math.log(math.erf(width / 2 / sigma / math.sqrt(2)))
+    assert found == pytest.approx(mass, rel=1e-4)
+
+
 def test_a_likelihood_with_another_distance_is_refused():
     with pytest.raises(SnowmeltError, match="--loss l2"):
         Objective(NetworkDenoiser(Fixed(torch.zeros(1)), LINEAR, "eps"), "l1", "vlb")
@@ -211,7 +242,7 @@ def test_the_variance_term_is_the_bound_in_bits_with_the_published_share(learned
             ratio = tilde[step].log() - log_variance
             bound = 0.5 * (ratio.exp() - 1 - ratio + gap**2 / log_variance.exp()).mean()
         simple = (eps - noise[i]).pow(2).mean()
-        expected.append(simple + 0.001 * bound / math.log(2))
+        expected.append(simple + 0.001 * 1000 * bound / math.log(2))
     torch.testing.assert_close(loss.detach().double(), torch.stack(expected), rtol=1e-4, atol=0)
 
 

@@ -49,7 +49,9 @@ def test_what_the_host_decides_on_is_not_replayed(setup, monkeypatch):
 def test_a_recorded_step_is_the_step(shoes, minimal, changes):
     device, world = torch.device("cuda"), World()
     data = load_data(shoes, holdout=0.2)
-    about = DataConfig(str(shoes), (8, 8), 3, "auto", "crop", False, 0.2, False, None, None, data.fingerprint)
+    about = DataConfig(
+        str(shoes), (8, 8), 3, "auto", "crop", False, 0.2, False, None, None, data.fingerprint, data.known_by
+    )
     wishes = Wishes(**{"preset": minimal, "steps": 10, "precision": "fp32", "compile": True, **changes})
     config = resolve(wishes, "shoes", data, about, device, 1)[0]
     images = ImageSpec(*data.training.images.shape[1:], data.value_range, data.class_names)

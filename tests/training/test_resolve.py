@@ -139,12 +139,15 @@ def test_few_images_get_dropout_and_augmentation(setup, monkeypatch):
 
 
 def test_how_many_images_are_few_depends_on_how_often_they_are_seen_and_how_large_they_are():
-    def few(numbers=64, batch=64, **budget):
-        return resolve.few_below(Budget(**budget), numbers, batch)
+    def few(shape=(1, 8, 8), batch=64, **budget):
+        return resolve.few_below(Budget(**budget), shape, batch)
 
     assert [few(minutes=minutes) for minutes in (2, 10, 6_000)] == [1_000, 4_000, 11_718]
     assert (few(images=400_000), few(steps=10_000), few(steps=10_000, batch=128)) == (2_000, 3_200, 6_400)
-    assert [few(numbers, minutes=60) for numbers in (28 * 28, 3 * 32 * 32)] == [1_000, 1_000]
+    assert [few(shape, minutes=60) for shape in ((1, 28, 28), (3, 32, 32))] == [1_000, 1_000]
+    # Four times the pixels are seen a quarter as often; three colours take little longer than one.
+    assert [few((1, 16, 16), minutes=minutes) for minutes in (10, 20, 60)] == [1_000, 2_000, 2_929]
+    assert few((3, 8, 8), minutes=9) == 3_600
 
 
 def test_images_that_are_seen_often_are_few(setup, monkeypatch):
@@ -196,7 +199,9 @@ def test_images_decide_whether_they_are_mirrored_unless_the_user_or_the_preset_d
 
 def test_digits_are_not_mirrored_and_in_two_minutes_not_augmented():
     digits = load_data("digits")
-    about = DataConfig("digits", (8, 8), 1, "auto", "crop", False, 0.05, False, None, None, digits.fingerprint)
+    about = DataConfig(
+        "digits", (8, 8), 1, "auto", "crop", False, 0.05, False, None, None, digits.fingerprint, digits.known_by
+    )
     config, reasons = resolve.resolve(Wishes(minutes=2), "digits", digits, about, CPU, 1)
     assert (config.flip, config.augment, config.network["dropout"], config.network["augment_dim"]) == (False, 0, 0, 0)
     assert len(reasons) == 1
@@ -217,6 +222,7 @@ def test_what_is_proposed_is_what_training_chooses(setup):
     assert made["flip"]["value"] == "by data"
     assert proposed(target, 6000, None, CPU)["augment"]["value"] == 0
     assert proposed(Target("uint8", 3, 32, 32, "crop"), 20, None, torch.device("cuda"))["preset"]["value"] == "fast"
+    assert proposed(Target("uint8", 3, 32, 32, "crop"), 60_000, None, torch.device("cuda"))["dropout"]["value"] == 0.1
     told = proposed(target, 2000, None, CPU, Handedness(0.9, 0.01, 2000))["flip"]
     assert told["value"] is False
     assert "90%" in told["why"]

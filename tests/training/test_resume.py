@@ -1,20 +1,26 @@
 """A run that was interrupted goes on exactly, or says why it cannot."""
 
 import os
+import re
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from torch.utils.data import TensorDataset
 
 from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.pipeline import load_data
 from snowmelt.training import checkpoint
+from snowmelt.training.budget import Plan
 from snowmelt.training.checkpoint import load_latest
-from snowmelt.training.config import load_config
+from snowmelt.training.config import load_config, save_config
 from snowmelt.training.metrics import read_metrics
+from snowmelt.training.records import Records
 from snowmelt.training.run import claimed
 
 CHECKPOINT_FILES = [f"{name}.safetensors" for name in ("raw", "ema_0", "ema_1", "optimizer", "meters")] + ["state.json"]
@@ -248,11 +254,56 @@ def test_a_config_that_is_none_is_refused(run_of, refusal, text, match):
 
 def test_a_config_of_the_first_format_means_a_run_without_augmentation(run_of, finished_run):
     text = (run_of / "config.yaml").read_text()
-    assert "format_version: 7\n" in text
+    assert "format_version: 8\n" in text
     assert "augment: 0.0\n" in text
-    text = text.replace("format_version: 7\n", "format_version: 1\n").replace("augment: 0.0\n", "")
+    text = text.replace("format_version: 8\n", "format_version: 1\n").replace("augment: 0.0\n", "")
     (run_of / "config.yaml").write_text(text)
     assert load_config(run_of / "config.yaml") == load_config(finished_run / "config.yaml")
+
+
+def test_whether_the_images_are_those_of_an_old_run_is_left_open(run_of):
+    config = run_of / "config.yaml"
+    text, changed = re.subn(r"blake2b:\w+", "sha256:0", config.read_text())
+    assert changed == 1
+    config.write_text(text)
+    assert load_latest(api.resume(run_of, steps=14))[0].step == 14
+    assert "is of an older version" in (run_of / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("less", [{"steps": 5}, {"images": 48}, {"minutes": 0.0001}])
+def test_a_budget_that_is_used_up_is_refused(less, run_of):
+    before = (run_of / "config.yaml").read_text()
+    with pytest.raises(SnowmeltError, match=r"are less than .* has been trained for"):
+        api.resume(run_of, **less)
+    assert (run_of / "config.yaml").read_text() == before
+
+
+def test_a_model_that_was_not_written_in_a_hurry_is_written_when_the_run_goes_on(
+    minimal, shoes, tmp_path, at_step, dead, monkeypatch
+):
+    def die(*_):
+        raise dead
+
+    at_step(2, stop)
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(Records, "_write_model", die)
+        with pytest.raises(dead):
+            api.train(shoes, out=run, preset=minimal, steps=9)
+    assert (load_latest(run)[0].step, api.load(run).training["step"]) == (3, 0)
+    api.resume(run, steps=3)
+    assert api.load(run).training["step"] == 3
+
+
+def test_a_run_on_a_dataset_goes_on_with_it(minimal, tmp_path):
+    pixels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    same, other = (TensorDataset(each, torch.arange(40) % 2) for each in (pixels, 255 - pixels))
+    run = api.train(same, out=tmp_path / "run", preset=minimal, steps=2)
+    with pytest.raises(SnowmeltError, match="data=dataset"):
+        api.resume(run, steps=4)
+    with pytest.raises(SnowmeltError, match="are not those"):
+        api.resume(run, steps=4, data=other)
+    assert load_latest(api.resume(run, steps=4, data=same))[0].step == 4
 
 
 def test_changed_images_are_refused(minimal, tmp_path, refusal):
@@ -355,16 +406,22 @@ class TestMinutes:
             signal.raise_signal(signal.SIGTERM)
 
         at_step(60, stop_soon)
-        run = api.train(shoes, out=tmp_path / "run", preset=minimal, minutes=0.1)
+        run = api.train(shoes, out=tmp_path / "run", preset=minimal, minutes=0.1, decay=1.0)
         position = load_latest(run)[0]
         assert position.step == 61
         assert position.revisions
         seen = []
         at_step(61, lambda learner: seen.append(True))
         at_step(62, stop_soon)
+        config = replace(load_config(run / "config.yaml"), log_every=1)
+        save_config(config, run / "config.yaml")
         api.resume(run)
         after = load_latest(run)[0]
         assert seen
+        (rate,) = [row["lr"] for row in read_metrics(run / "metrics.jsonl") if row.get("step") == 62 and "lr" in row]
+        plan = Plan(position.revisions[-1][1], config.warmup, config.decay)
+        assert rate == pytest.approx(config.lr * plan.factor(61 * config.batch))
+        assert rate != pytest.approx(config.lr, rel=1e-3)
         assert after.revisions[: len(position.revisions)] == position.revisions
         assert after.elapsed > position.elapsed
 

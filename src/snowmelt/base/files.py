@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import shlex
@@ -53,6 +54,14 @@ def free_name(path: Path) -> Path:
     return path.with_name(f"{path.name}-{number}")
 
 
+def require_new_file(path: Path, overwrite: bool) -> None:
+    """Refuse to write over a file, unless that was asked for; and over a folder in any case."""
+    if path.is_dir():
+        raise SnowmeltError(f"{path} is a folder.", "Name a file.")
+    if path.exists() and not overwrite:
+        raise SnowmeltError(f"{path} is there already.", "Choose another place, or add --overwrite.")
+
+
 def readable_bytes(count: float) -> str:
     """A number of bytes for a person: 850 bytes, 1.2 MB."""
     for unit in ("bytes", "kB", "MB"):
@@ -71,7 +80,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SnowmeltError(
                 f"No space left on the disk while writing {path}.",
-                "Nothing that was there before has been changed. Free some space and run the command again.",
+                "Free some space and run the command again.",
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise SnowmeltError(f"Not allowed to write {path}: {error.strerror}.") from error
@@ -138,6 +147,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` atomically as indented JSON; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: infinity is a word there."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def user_path(path: Path | str) -> Path:
+    """The path with ~ as the user's folder; as it is where it names the folder of a user that there is not."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def read_json(path: Path) -> Any:

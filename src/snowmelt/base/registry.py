@@ -7,6 +7,7 @@ the group `snowmelt.<kind>`; these are loaded the first time a name is not found
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -84,4 +85,8 @@ class Registry(Generic[T]):
             return
         self._plugins_loaded = True
         for point in entry_points(group=f"snowmelt.{self.kind.replace(' ', '_')}"):
-            point.load()
+            try:
+                point.load()
+            except Exception as error:  # of somebody else's package, without which all the rest works
+                named = f"{point.name} of {point.dist.name if point.dist is not None else point.value}"
+                warnings.warn(f"The {self.kind} {named} cannot be loaded: {error!r}", stacklevel=2)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import user_path
 from snowmelt.cli.values import Whole, parse_size, spoken
 from snowmelt.data.own import PREVIEW
 
@@ -80,16 +80,17 @@ def check(
         asked=[name for name in ("size", "channels") if given[name] is not None],
         test=found.test,
     )
-    save_png(preview, image_grid(found.preview), {"Software": MADE_BY})
+    # Shown before the picture is written, for which there may be no room.
     if json_:
-        print(json.dumps({**found.to_json(), "defaults": defaults, "preview": str(preview)}, indent=2))
-        return
-    for line in found.lines():
-        print(line)
-    for name, entry in defaults.items():
-        print(f"  {name:13} {entry['value']!s:10} {entry['why']}")
-    print(f"Look at {preview}\nNext: {spoken('train', check, {**given, 'preview': Path(PREVIEW)})}")
-    sys.stdout.flush()
+        print(json.dumps({**found.to_json(), "defaults": defaults, "preview": str(preview)}, indent=2), flush=True)
+    else:
+        for line in found.lines():
+            print(line)
+        for name, entry in defaults.items():
+            print(f"  {name:13} {entry['value']!s:10} {entry['why']}")
+    save_png(preview, image_grid(found.preview), {"Software": MADE_BY})
+    if not json_:
+        print(f"Look at {preview}\nNext: {spoken('train', check, {**given, 'preview': Path(PREVIEW)})}", flush=True)
 
 
 def _is_preview(path: Path) -> bool:
@@ -109,7 +110,7 @@ def _refuse_place(preview: Path, data: str) -> None:
         raise SnowmeltError(f"--preview {preview}: a PNG is written.", "Expected a name that ends in .png.")
     if preview.name != PREVIEW and preview.is_file() and not _is_preview(preview):
         raise SnowmeltError(f"--preview {preview} is there already.", f"Choose another name, or {PREVIEW}.")
-    folder = Path(data).expanduser()
+    folder = user_path(data)
     if preview.name != PREVIEW and folder.is_dir() and folder.resolve() in preview.resolve().parents:
         raise SnowmeltError(
             f"--preview {preview} lies among the images of {data}, and would be taken for one.",
@@ -125,7 +126,7 @@ def cache(
 ) -> None:
     """List the decoded images that are kept so that no run decodes them again, or delete them.
 
-    Set SNOWMELT_CACHE to another folder, and SNOWMELT_CACHE_LIMIT to the most it may hold (0 keeps nothing).
+    Set SNOWMELT_CACHE to another folder, and SNOWMELT_CACHE_LIMIT to the most they may take (0 keeps none).
 
     Parameters
     ----------

@@ -52,11 +52,11 @@ def demo(
     from snowmelt.report.evaluation import default_path, write_pictures, write_result
     from snowmelt.report.film import film, film_and_grid
     from snowmelt.report.judge import judge
-    from snowmelt.report.page import write_run_page
+    from snowmelt.report.page import show, write_run_page
     from snowmelt.report.samples import SampleWriter
-    from snowmelt.training.budget import Budget
     from snowmelt.training.config import load_config
     from snowmelt.training.progress import Reporter
+    from snowmelt.training.resolve import Wishes, check_wishes
     from snowmelt.training.run import CONFIG, was_stopped
 
     if out.exists():
@@ -64,7 +64,8 @@ def demo(
         if not overwrite or not is_run or load_config(out / CONFIG).data.source != "digits":
             what = "already holds a run" if is_run else "exists and is no run"
             raise SnowmeltError(f"{out} {what}.", "Add --overwrite to replace a demo, or choose another --out.")
-        choose_device(device), Budget(minutes=minutes)  # what is wrong with them is told before anything is lost
+        # What is wrong with them is told before anything is lost.
+        check_wishes(Wishes(minutes=minutes, seed=seed), choose_device(device), 1)
         shutil.rmtree(out)
     run = api.train("digits", out=out, minutes=minutes, seed=seed, device=device, reporter=Reporter())
     if was_stopped(run):  # by Ctrl-C, which was meant for the whole command
@@ -108,7 +109,8 @@ def demo(
         print(f"{'Loss:':12}{line}")
     result = write_result(found.result, default_path(found.result, run))
     write_pictures(found, result)
-    page = write_run_page(run, run / PICTURE, findings)
+    show(run, PICTURE, findings)
+    page = write_run_page(run)
     print(f"Look at     {run / PICTURE} and {page}")
     print(f"Next:       snowmelt eval {quoted(run)}, which measures all there is to measure")
     print("Then:       snowmelt train fashion-mnist --minutes 10, or a folder of your own: snowmelt train photos/")

@@ -37,7 +37,7 @@ class Common:
     clip: Annotated[Literal["none", "clamp", "dynamic"] | None, Parameter(help="As in snowmelt sample.")] = None
     seed: Annotated[Whole, Parameter(help="The first result's seed.")] = 0
     class_: Annotated[str | None, Parameter(name="--class", help="The class to make. Default: none is told.")] = None
-    guidance: Annotated[float | None, Parameter(help="As in snowmelt sample; between two pictures 1: none.")] = None
+    guidance: Annotated[float | None, Parameter(help="As in snowmelt sample, with --class; 1: none.")] = None
     fit: Annotated[
         Literal["crop", "pad", "stretch"] | None, Parameter(help="Resize pictures of another size, in this way.")
     ] = None
@@ -139,6 +139,8 @@ def interpolate(
     parts = torch.linspace(0, 1, common.count)
     plan = edit.plan
     if seeds is not None:
+        if common.fit is not None:
+            raise SnowmeltError("--fit is for pictures, and the ends are two seeds.", "Leave it out.")
         pair = parse_seeds(seeds, 0, 1)
         if len(pair) != 2:
             raise SnowmeltError(f"--seeds {seeds!r} names {len(pair)} seeds.", "Expected two, as in 3,17.")
@@ -171,6 +173,8 @@ def upscale(model: Path, image: Path, *, common: Common = STANDARD) -> None:
     """
     from snowmelt.model.restoration import Shrunk
 
+    if common.fit is not None:
+        raise SnowmeltError("--fit means nothing here: the picture is taken as it is.", "Leave it out.")
     edit = Edit(model, common, "upscale", ("ddim", 50, {"eta": 0.85}))
     _, height, width = edit.model.images.shape
     small = edit.size_of(image)

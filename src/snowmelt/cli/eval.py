@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,7 +59,7 @@ def evaluate(
     sampler
         A sampler's name or a table as JSON. Default: the model's own.
     steps
-        Steps of the sampler. Default: the model's own.
+        Steps of the sampler. Default: the model's own; of another sampler as near to it as 20 to 50 are.
     grid
         Where it stops: trailing, leading, linspace, karras, log-snr or logistic.
     set_
@@ -80,7 +81,7 @@ def evaluate(
     """
     command = spoken("eval", evaluate, dict(locals()))
     from snowmelt import api
-    from snowmelt.report.evaluation import default_path, lines, write_pictures, write_result
+    from snowmelt.report.evaluation import FOLDER, default_path, lines, write_pictures, write_result
     from snowmelt.report.page import write_run_page
     from snowmelt.report.status import Status
     from snowmelt.sampling.tableau import load_tableau
@@ -118,7 +119,7 @@ def evaluate(
     run = None if model is None else run_of(model)
     path = write_result(found.result, out or default_path(found.result, run))
     written = [path, *write_pictures(found, path)]
-    if run is not None:
-        written.append(write_run_page(run))
-    if not json_:
-        print("\n".join(f"Written: {place}" for place in written))
+    if run is not None and path.parent.resolve() == (run / FOLDER).resolve():
+        written.append(write_run_page(run))  # which shows what lies there
+    if not json_ or path != out:  # not where it was asked for, if something was there
+        print("\n".join(f"Written: {place}" for place in written), file=sys.stderr if json_ else sys.stdout)

@@ -37,6 +37,7 @@ def explain(
     from tempfile import TemporaryDirectory
     from time import monotonic
 
+    from snowmelt.base.files import disk_errors
     from snowmelt.explain.setting import FAST, FULL, Setting
     from snowmelt.explain.site import make_chapters, require_place, write_site
     from snowmelt.report.status import Status
@@ -46,6 +47,8 @@ def explain(
     with TemporaryDirectory(prefix="snowmelt-") as folder, Status() as status:
         setting = Setting(Path(folder), FAST if fast else FULL, data, model, device, status.tell)
         setting.check()
+        with disk_errors(out):  # before minutes are spent
+            out.mkdir(parents=True, exist_ok=True)
         made = make_chapters(setting)
         about = setting.about(monotonic() - began)
     index = write_site([chapter for chapter, _ in made], out, about)

@@ -40,7 +40,7 @@ def export(
     sampler
         A sampler's name (`snowmelt sampler list`) or a table as JSON. Default: the model's own.
     steps
-        Steps of the sampler. Default: the model's own.
+        Steps of the sampler. Default: the model's own; of another sampler as near to it as 20 to 50 are.
     grid
         Where it stops: trailing, leading, linspace, karras, log-snr or logistic.
     set_

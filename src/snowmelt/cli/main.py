@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version
 
@@ -73,13 +74,21 @@ def run(arguments: list[str], debug: bool = False) -> int:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's: not to be imported for its name
-            hint = "Ask for less at once (--batch), or for another --device."
-            told = SnowmeltError(f"The memory does not suffice: {str(error).split('.')[0]}.", hint)
+        if _lacks_memory(error):
+            hint = "Ask for less at once (--batch, --micro-batch, -n, where the command has them) or another --device."
+            said = re.sub(r"^\[.*?\] (err == 0\. )?", "", str(error)).split("\n")[0].split(". ")[0].rstrip(".")
+            told = SnowmeltError(f"The memory does not suffice: {said}.", hint)
             return _fail(str(told), error, debug)
         what = f"{type(error).__name__}: {error}\n  This is a fault of snowmelt. Add --debug to see where it lies."
         return _fail(what, error, debug, OWN_FAULT)
     return result if isinstance(result, int) else 0
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether it is about memory, the processor's or a device's, which torch says by words alone."""
+    words = ("not enough memory", "can't allocate memory", "out of memory")
+    said = isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+    return said or isinstance(error, MemoryError)
 
 
 def _fail(message: str, error: Exception, debug: bool, code: int = USER_ERROR) -> int:

@@ -38,14 +38,16 @@ def plan(
     steps: Whole = MEASURED,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Take twenty real steps, and say how fast, how large and how long training would be. Nothing is written.
+    """Take twenty real steps, and say how fast, how large and how long training would be.
+
+    No run is written; decoded images are kept for it (snowmelt data cache).
 
     Parameters
     ----------
     data
         As for `snowmelt train`.
     preset
-        A recipe by name. Default: by image size and device.
+        A recipe by name. Default: by image size, number of images, device and minutes.
     size
         Pixels: 64 or 64x96 (height x width). Default: proposed from the data.
     channels
@@ -61,7 +63,7 @@ def plan(
     cond_image
         A folder with an image of the same name for each, from which it is to be made.
     augment
-        Probability of each transformation. Default: 0.15 where images are few, else 0.
+        Probability of each transformation. Default: as snowmelt train.
     batch
         Images a step. Default: the preset's.
     precision

@@ -17,6 +17,7 @@ from snowmelt.cli.values import (
     parse_options,
     parse_seeds,
     parse_values,
+    precision_of,
 )
 
 
@@ -61,7 +62,7 @@ def sample(
     sampler
         A sampler's name (`snowmelt sampler list`) or a table as JSON. Default: the model's own.
     steps
-        Steps of the sampler. Default: the model's own.
+        Steps of the sampler. Default: the model's own; of another sampler as near to it as 20 to 50 are.
     grid
         Where it stops: trailing, leading, linspace, karras, log-snr or logistic.
     set_
@@ -122,7 +123,7 @@ def sample(
         raise SnowmeltError(f"--batch {batch} is out of range.", "Expected at least 1.")
 
     def load(path: Path) -> api.Model:
-        return api.load(path, weights=weights, device=device, precision=precision)
+        return api.load(path, weights=weights, device=device, precision=precision_of(precision))
 
     loaded = load(model)
     pairs, names = (None, ()) if cond_image is None else read_pairs(cond_image, loaded.images)

@@ -11,6 +11,8 @@ from cyclopts import Parameter
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.cli.values import Whole, parse_options
 
+CERTIFICATE, ERRORS = "certificate.json", "error.png"
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -132,6 +134,7 @@ def certify(
     *,
     set_: Settings = (),
     out: Path | None = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Prove a sampler on data whose flow is known exactly: order, errors, law, consistency. Takes seconds.
@@ -146,15 +149,26 @@ def certify(
         An option of the sampler, as in order=3. May be given several times.
     out
         Write the certificate (certificate.json) and a plot of error over evaluations (error.png) into this folder.
+    overwrite
+        Replace a certificate that is there already.
     json_
         Print it as JSON.
     """
+    from snowmelt.base.files import disk_errors, require_new_file, write_json
     from snowmelt.oracle.certificate import certify as measure
     from snowmelt.oracle.certificate import certify_tableau
     from snowmelt.report.certificate import draw_errors, lines
+    from snowmelt.sampling.solvers import solvers
     from snowmelt.sampling.tableau import load_tableau
 
     options = parse_options(list(set_))
+    if not name.endswith(".json"):
+        solvers.entry(name)  # told before a folder is made
+    if out is not None:
+        with disk_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+        for file in (CERTIFICATE, ERRORS):
+            require_new_file(out / file, overwrite)
     if name.endswith(".json"):
         if options:
             raise SnowmeltError("--set belongs to samplers by name; a table has its options in it already.")
@@ -162,17 +176,14 @@ def certify(
     else:
         certificate = measure(name, options)
     if out is not None:
-        from snowmelt.base.files import write_json
-
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "certificate.json", certificate.to_json())
-        draw_errors(certificate, out / "error.png")
+        write_json(out / CERTIFICATE, certificate.to_json())
+        draw_errors(certificate, out / ERRORS)
     if json_:
-        print(json.dumps(certificate.to_json(), indent=2))
+        print(json.dumps(certificate.to_json(), indent=2, allow_nan=False))
     else:
         print("\n".join(lines(certificate)))
         if out is not None:
-            print(f"Written: {out / 'certificate.json'} and {out / 'error.png'}")
+            print(f"Written: {out / CERTIFICATE} and {out / ERRORS}")
     return 0 if certificate.passed else 1
 
 
@@ -184,6 +195,7 @@ def statistics(
     count: Annotated[Whole, Parameter(name=("-n", "--count"))] = 1024,
     levels: Whole = 64,
     device: str = "auto",
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Measure a model's error by noise level, from which `ddpm --set variance=analytic` takes its best variance.
 
@@ -201,11 +213,16 @@ def statistics(
         At how many noise levels, equal steps of log-SNR.
     device
         auto, cpu, cuda, cuda:1 or mps.
+    overwrite
+        Replace the file if it is there already.
     """
     from snowmelt import api
-    from snowmelt.base.files import quoted
+    from snowmelt.base.files import disk_errors, quoted, require_new_file
     from snowmelt.sampling.analytic import save_denoising_error
 
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    require_new_file(out, overwrite)
     save_denoising_error(api.denoising_error(model, data, count, levels, device), out)
     command = f"snowmelt sample {quoted(model)} --sampler ddpm --set variance=analytic --set error={quoted(out)}"
     print(f"Written: {out}\nNext:    {command}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.cli.values import PREDICTION_ALIASES, Whole, parse_images, parse_size
+from snowmelt.cli.values import PREDICTION_ALIASES, Whole, parse_images, parse_size, precision_of
 
 if TYPE_CHECKING:
     from snowmelt.training.loop import Trainer
@@ -98,14 +98,14 @@ def train(
         Mirror half of the images while training. Default: the preset's, or where mirrored images cannot be told apart.
     augment
         Turn, scale and move images with this probability each, and tell the network, so that samples show none of it.
-        Default: the preset's, or 0.15 where images are few (docs/data.md).
+        Default: the preset's; with --preset auto 0.15 where images are few (docs/data.md).
     holdout
         The part of the images kept from training to judge by; an official test set is used instead.
     allow_unreadable
         Go on although more than 5% of the files cannot be read.
     preset
-        auto (by image size, device and minutes), or a whole recipe by name: tiny, fast, wide, small, dit-s,
-        ddpm-cifar10, iddpm-cifar10, edm-cifar10, ...
+        auto (by image size, number of images, device and minutes), or a whole recipe by name: tiny, fast, wide, small,
+        dit-s, ddpm-cifar10, iddpm-cifar10, edm-cifar10, ...
     init
         A model to go on from: a run, a model folder, or a checkpoint of another library. It settles network, schedule
         and prediction; the rate is then 1e-4 by AdamW unless it is said.
@@ -236,7 +236,7 @@ def train(
         "guide_at": guide_at,
         "flip": flip,
         "augment": augment,
-        "precision": {"no": "fp32"}.get(precision, precision),
+        "precision": precision_of(precision),
         "recompute": recompute,
         "compile": compile,
         "seed": seed,
@@ -322,26 +322,12 @@ def _finish(run: Path, reporter: Reporter) -> None:
     """The report, and what to do next."""
     if not reporter.leads:
         return
-    from snowmelt.base.files import quoted
-    from snowmelt.report.page import write_run_page
+    from snowmelt.report.page import draw_command, write_run_page
 
     write_run_page(run)
     print(f"Report: {run / 'report.html'}")
-    print(f"Next:   snowmelt sample {quoted(run)} -n 64 --out {quoted(run / 'samples')}{_needed(run)}")
+    print(f"Next:   {draw_command(run)}")
     sys.stdout.flush()
-
-
-def _needed(run: Path) -> str:
-    """The flags without which the run's model draws nothing: what its images are made from, and a form to hold them."""
-    from snowmelt.base.files import quoted
-    from snowmelt.image.png import WRITABLE
-    from snowmelt.model.bundle import load_images
-    from snowmelt.training.config import load_config
-    from snowmelt.training.run import CONFIG
-
-    images, paired = load_images(run), load_config(run / CONFIG).data.cond_image
-    flags = "" if paired is None else f" --cond-image {quoted(paired)}"
-    return flags + " --format npz" * ((images.value_range.dtype, images.channels) not in WRITABLE)
 
 
 def _listeners(log: str) -> list[str]:

@@ -144,11 +144,16 @@ def parse_comparison(text: str) -> list[tuple[str, int | None]]:
     """`ddim:20,dpmpp-2m:10,fitted.json` -> [("ddim", 20), ("dpmpp-2m", 10), ("fitted.json", None)]."""
     result: list[tuple[str, int | None]] = []
     for part in text.split(","):
-        name, colon, steps = part.strip().rpartition(":")
-        if not colon and part.strip().endswith(".json"):
+        name, _, steps = part.strip().rpartition(":")
+        if part.strip().endswith(".json"):
             result.append((part.strip(), None))
         elif not name or not steps.isdecimal():
             raise SnowmeltError(f"--compare {text!r} is not understood at {part!r}.", "Expected as in ddim:20,heun:9.")
         else:
             result.append((name, int(steps)))
     return result
+
+
+def precision_of(text: str) -> str:
+    """fp32 for `no`, as diffusers' --mixed_precision says it."""
+    return "fp32" if text == "no" else text

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import TEMPORARY, atomic_file, atomic_folder, read_json, user_folder, write_json
+from snowmelt.base.files import TEMPORARY, atomic_file, atomic_folder, read_json, user_folder, user_path, write_json
 from snowmelt.base.lock import take_lock
 
 FOLDER, LIMIT = "SNOWMELT_CACHE", "SNOWMELT_CACHE_LIMIT"  # environment variables
@@ -225,7 +225,7 @@ class Cache:
 def user_cache() -> Path:
     """Where pictures and downloads are kept: $SNOWMELT_CACHE, or Snowmelt's folder among the user's caches."""
     named = os.environ.get(FOLDER)
-    return Path(named).expanduser().absolute() if named else user_folder()
+    return user_path(named).absolute() if named else user_folder()
 
 
 def open_cache() -> Cache:

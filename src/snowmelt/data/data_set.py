@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -89,6 +89,8 @@ class Data:
     value_range  what the stored values mean
     conditions   what the values and the pairs mean
     fingerprint  of all that is trained on: a resumed run checks that it is the same
+    known_by     what images, those of a test split and pairs were told apart by, for the fingerprint and for what is
+                 held out: see data.decoded
     """
 
     name: str
@@ -99,3 +101,4 @@ class Data:
     conditions: ConditionSpec
     report: ScanReport
     fingerprint: str
+    known_by: Mapping[str, str] = field(default_factory=dict)

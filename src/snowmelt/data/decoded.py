@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from snowmelt.data.scan import decode
 FORMAT = 2  # of what is kept, and of how it is decoded: another number makes another entry
 PIXELS, DIGESTS = "pixels.npy", "digests.npy"
 SAMPLED = 256  # pictures whose extremes stand for those of all, where not all are decoded
+BY_PIXELS, BY_FILES = KNOWN_BY = "pixels", "files"
 
 Digests = NDArray[np.uint8]
 Done = Callable[[int], None]
@@ -40,6 +41,7 @@ class Decoded:
     low, high the least and the greatest value; infinite for uint8
     passing   whether one of the broken may be read at another time
     note      a sentence for the user, or None
+    known_by  what digests, broken and extremes are of: all pixels, or what is cheap to read of the files
     """
 
     pixels: Pixels | None
@@ -49,16 +51,42 @@ class Decoded:
     high: float
     passing: bool = False
     note: str | None = None
+    known_by: str = BY_PIXELS
 
 
 def decoded(
+    items: Items,
+    target: Target,
+    broken: Mapping[int, str],
+    name: str,
+    cache: Cache,
+    done: Done,
+    hashed: Done,
+    known_by: str | None = None,
+) -> Decoded:
+    """Decode all items that are not in `broken`, unless that has been done before or there is no room for them.
+
+    name      of the source, for people
+    done      is told of decoded items, `hashed` of items whose bytes were read to tell whether they are in the cache
+    known_by  one of KNOWN_BY, as at an earlier time: the room in cache and memory, which may be another by now, then
+              decides nothing but the speed; None leaves it to the room
+    """
+    found = _decoded(items, target, broken, name, cache, done, hashed)
+    if known_by in (None, found.known_by):
+        return found
+    if known_by == BY_PIXELS:
+        seen = _known_by_pixels(items, target, {**broken, **found.broken}, cache, done)
+        return replace(seen, note=found.note)
+    seen = _known_by_files(items, target, broken, cache, done)
+    # What has turned out to be broken counted as whole then, and another took its place whenever it was used.
+    whole = found.broken.keys() <= seen.broken.keys()
+    return replace(seen, pixels=found.pixels if whole else None)
+
+
+def _decoded(
     items: Items, target: Target, broken: Mapping[int, str], name: str, cache: Cache, done: Done, hashed: Done
 ) -> Decoded:
-    """Decode all items that are not in `broken`, unless that has been done before.
-
-    name    of the source, for people
-    done    is told of decoded items, `hashed` of items whose bytes were read to tell whether they are in the cache
-    """
+    """Where there is room: the cache, memory, or nowhere."""
     size = len(items) * target.channels * target.height * target.width * np.dtype(target.dtype).itemsize
     asked = not cache.limit  # to keep nothing
     trouble = None if asked or not items.encoded else f"More than the cache may hold ({readable_bytes(cache.limit)})"
@@ -76,7 +104,10 @@ def decoded(
         failed = decode(items, target, broken, found.keep, done)
         note = f"{trouble}: the images are in memory, and are decoded again at the next start" if trouble else None
         return found.result(pixels, failed, note)
-    return _looked_at(items, target, broken, size, cache, done, trouble)
+    seen = _known_by_files(items, target, broken, cache, done)
+    why = trouble or "More than the cache may hold"
+    note = f"{why}: decoded, the images would take {readable_bytes(size)}, so they are decoded each time they are used"
+    return replace(seen, note=note)
 
 
 def _nothing(index: int, pixels: Pixels) -> None:
@@ -216,16 +247,37 @@ def _open(cache: Cache, key: str, items: Items, target: Target) -> Decoded | Non
         return None
 
 
-def _looked_at(
+def _known_by_files(items: Items, target: Target, broken: Mapping[int, str], cache: Cache, done: Done) -> Decoded:
+    """What tells equal pictures without decoding them, and the extremes of a few."""
+    found = _remembered("heads", items, target, broken, cache, done, lambda count: _heads(items, broken, count))
+    failed = {**broken, **_failed(found)}
+    low, high = _extremes(items, target, failed)
+    return Decoded(None, found["digests"], failed, low, high, bool(found["passing"]), known_by=BY_FILES)
+
+
+def _known_by_pixels(items: Items, target: Target, broken: Mapping[int, str], cache: Cache, done: Done) -> Decoded:
+    """The same of all pixels, which are decoded for it and not kept."""
+
+    def make(count: Done) -> Arrays:
+        found = _Decoding(len(items), _nothing)
+        result = found.result(None, decode(items, target, broken, found.keep, count))
+        return _found(result.digests, result.broken, result.passing) | {"extremes": np.array(found.extremes())}
+
+    found = _remembered("pixels-known", items, target, broken, cache, done, make)
+    low, high = found["extremes"].tolist()
+    return Decoded(None, found["digests"], _failed(found), low, high, bool(found["passing"]))
+
+
+def _remembered(
+    what: str,
     items: Items,
     target: Target,
     broken: Mapping[int, str],
-    size: int,
     cache: Cache,
     done: Done,
-    trouble: str | None,
-) -> Decoded:
-    """Of pictures too many to keep: only what tells equal ones, and the extremes of a few."""
+    make: Callable[[Done], Arrays],
+) -> Arrays:
+    """What was found out of all items at an earlier time, or is now."""
     stamp = items.stamp()
     told = 0
 
@@ -234,22 +286,18 @@ def _looked_at(
         told += more
         done(more)
 
-    def make() -> Arrays:
-        return _heads(items, broken, count)
-
     without = digest_of(repr(sorted(broken)).encode())
-    memo = None if stamp is None else f"heads-{_key(target, [stamp, without])}"
-    found = make() if memo is None else cache.arrays(memo, make, keep=lambda arrays: not arrays["passing"])
+    memo = None if stamp is None else f"{what}-{_key(target, [stamp, without])}"
+    if memo is None:
+        found = make(count)
+    else:
+        found = cache.arrays(memo, lambda: make(count), keep=lambda arrays: not arrays["passing"])
     done(len(items) - told)
-    failed = {**broken, **{int(index): why for index, why in json.loads(str(found["failed"]))}}
-    low, high = _extremes(items, target, failed)
-    why = trouble or "More than the cache may hold"
-    note = f"{why}: decoded, the images would take {readable_bytes(size)}, so they are decoded each time they are used"
-    return Decoded(None, found["digests"], failed, low, high, note=note)
+    return found
 
 
 def _heads(items: Items, broken: Mapping[int, str], done: Done) -> Arrays:
-    """The digests [N, 16] of the pictures' first bytes, as JSON why some have none, and whether that may pass."""
+    """The digests [N, 16] of the pictures' first bytes, and why some have none."""
     digests = np.zeros((len(items), DIGEST), np.uint8)
 
     def look(index: int) -> None:
@@ -257,8 +305,18 @@ def _heads(items: Items, broken: Mapping[int, str], done: Done) -> Arrays:
             digests[index] = np.frombuffer(items.digest(index, HEAD), np.uint8)
 
     failed = for_each_readable(look, len(items), done)
-    reasons = json.dumps(sorted(failed.reasons.items()))
-    return {"digests": digests, "failed": np.array(reasons), "passing": np.array(failed.passing)}
+    return _found(digests, failed.reasons, failed.passing)
+
+
+def _found(digests: Digests, failed: Mapping[int, str], passing: bool) -> Arrays:
+    """What was found out, as the cache remembers it."""
+    reasons = json.dumps(sorted(failed.items()))
+    return {"digests": digests, "failed": np.array(reasons), "passing": np.array(passing)}
+
+
+def _failed(found: Arrays) -> dict[int, str]:
+    """Why some could not be read, by number."""
+    return {int(index): why for index, why in json.loads(str(found["failed"]))}
 
 
 def _extremes(items: Items, target: Target, broken: dict[int, str]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.cache import Cache, open_cache
 from snowmelt.data.data_set import Data, Split
 from snowmelt.data.decode import pillow_silenced
-from snowmelt.data.decoded import Decoded, decoded
+from snowmelt.data.decoded import BY_FILES, SAMPLED, Decoded, decoded
 from snowmelt.data.images import Images, Live, Stored
 from snowmelt.data.items import Progress, Source, Target
 from snowmelt.data.report import reasons
@@ -40,6 +40,7 @@ def load_data(
     allow_unreadable: bool = False,
     cond_values: str | None = None,
     cond_image: str | None = None,
+    known_by: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     cache: Cache | None = None,
 ) -> Data:
@@ -55,6 +56,7 @@ def load_data(
     allow_unreadable  go on where more than 5 % cannot be read
     cond_values   a table of numbers that are known of every picture: FILE.csv or FILE.jsonl
     cond_image    a folder with the picture that each is to be made from
+    known_by      what pictures are told apart by: `Data.known_by` of another time, to find the same again
     progress      called with (done, total) in this thread; what it raises stops the work
     cache         where decoded pictures are kept; by default the user's
     Raises SnowmeltError where the data cannot be found or read.
@@ -65,24 +67,30 @@ def load_data(
     known = what_is_known(source, cond_values, cond_image)
     test = source.test if holdout > 0 and known.applies_to_test else None
     cache = open_cache() if cache is None else cache
+    ways = known_by or {}
     parts = [part for part in (source, test, known.paired) if part is not None]
     done = meter(progress, sum(len(part) * (2 if part.items.encoded else 1) for part in parts) + len(source))
     with pillow_silenced():
         seen = survey(source, size, channels, fit, done, cache, linear_light)
         refuse_broken(source, seen.broken, allow_unreadable)
-        found = _pixels(source, seen.target, seen.broken, cache, done)
-        tested = None if test is None else _pixels(test, seen.target, {}, cache, done)
+        found = _pixels(source, seen.target, seen.broken, cache, done, ways.get("images"))
+        tested = None if test is None else _pixels(test, seen.target, {}, cache, done, ways.get("test"))
         if test is not None and tested is not None:
             refuse_broken(test, tested.broken, allow_unreadable)
-        pairs = None if known.paired is None else _decoded_pairs(known.paired, seen.target, cache, done)
+        pairs = None
+        if known.paired is not None:
+            pairs = _decoded_pairs(known.paired, seen.target, cache, done, ways.get("pairs"))
     broken = {**found.broken}
     if pairs is not None:
         broken |= {index: f"its pair: {why}" for index, why in pairs.decoded.broken.items()}
     refuse_broken(source, broken, allow_unreadable)
+    parts_known = {"images": found, "test": tested, "pairs": None if pairs is None else pairs.decoded}
     value_range, remarks = source.value_range, source.notes
     if value_range is None:
         value_range, remark = measure_range(seen.target.dtype, found.low, found.high, source.name)
         remarks += remark
+        if seen.target.dtype != "uint8" and found.known_by == BY_FILES and len(source) > SAMPLED:
+            remarks += (f"Values beyond the least and the greatest of {SAMPLED} images are cut off",)
     rows = np.setdiff1d(np.arange(len(source)), list(broken))
     conditions = known.described(rows, None if pairs is None else pairs.spec)
 
@@ -122,6 +130,7 @@ def load_data(
         conditions=conditions,
         report=replace(seen.report(broken), notes=tuple(notes)),
         fingerprint=_fingerprint(seen.target, found, rows, source, known, pairs),
+        known_by={part: each.known_by for part, each in parts_known.items() if each is not None},
     )
 
 
@@ -135,11 +144,13 @@ class _Pairs:
     spec: PairSpec
 
 
-def _decoded_pairs(paired: Source, target: Target, cache: Cache, done: Callable[[int], None]) -> _Pairs:
+def _decoded_pairs(
+    paired: Source, target: Target, cache: Cache, done: Callable[[int], None], known_by: str | None
+) -> _Pairs:
     """As many channels and bits as the pairs have, the size and the fit of `target`."""
     size = (target.height, target.width)
     own = survey(paired, size, None, target.fit, lambda _: None, cache, target.linear_light).target
-    found = _pixels(paired, own, {}, cache, done)
+    found = _pixels(paired, own, {}, cache, done, known_by)
     value_range, _ = measure_range(own.dtype, found.low, found.high, paired.name)
     return _Pairs(paired, own, found, PairSpec(own.channels, value_range, own.fit, own.linear_light))
 
@@ -158,13 +169,18 @@ def meter(progress: Progress | None, total: int) -> Callable[[int], None]:
 
 
 def _pixels(
-    source: Source, target: Target, broken: dict[int, str], cache: Cache, done: Callable[[int], None]
+    source: Source,
+    target: Target,
+    broken: dict[int, str],
+    cache: Cache,
+    done: Callable[[int], None],
+    known_by: str | None,
 ) -> Decoded:
     def hashed(count: int) -> None:
         if source.items.encoded:
             done(count)
 
-    return decoded(source.items, target, broken, source.name, cache, done, hashed)
+    return decoded(source.items, target, broken, source.name, cache, done, hashed, known_by)
 
 
 def _holdout_note(held: int, count: int, holdout: float) -> str:

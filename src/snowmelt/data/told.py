@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import user_path
 from snowmelt.data.files import FolderFiles
 from snowmelt.data.items import Items, Source, Target, UnreadableError
 from snowmelt.data.sources import open_source
@@ -150,7 +151,7 @@ def pairs_of(folder: str, names: Sequence[str]) -> Source:
 
     Raises SnowmeltError where one is missing, or where two could be meant.
     """
-    if not folder.strip() or not Path(folder).expanduser().is_dir():
+    if not folder.strip() or not user_path(folder).is_dir():
         raise SnowmeltError(f"--cond-image {folder}: there is no such folder.", "Expected a folder of picture files.")
     source = open_source(Path(folder), "none")
     if not isinstance(source.items, FolderFiles):

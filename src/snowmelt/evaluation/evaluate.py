@@ -25,7 +25,7 @@ from snowmelt.evaluation.pictures import Pictures, require_enough
 from snowmelt.evaluation.quality import FEWEST as FEWEST_BELIEVED
 from snowmelt.evaluation.quality import Quality, sentences
 from snowmelt.evaluation.subject import Subject, Tell, draw
-from snowmelt.image.codec import ValueRange, to_network
+from snowmelt.image.codec import to_network
 from snowmelt.model.bundle import Model
 
 FORMAT = 1  # of the result
@@ -188,17 +188,12 @@ def bits_per_dimension(
         denoiser.schedule,
         x_0,
         cond,
-        levels=pixel_levels(data.value_range),
+        levels=data.value_range.values,
         device=device,
         seed=seed,
         progress=tell,
     )
     return found, {"split": "held-out" if held_out else "training", "images": len(x_0)}
-
-
-def pixel_levels(value_range: ValueRange) -> int | None:
-    """How many values a stored pixel can have between the range's ends; None where it may have any."""
-    return None if value_range.dtype == "float32" else round(value_range.high - value_range.low) + 1
 
 
 def about_model(model: Model) -> dict[str, Any]:

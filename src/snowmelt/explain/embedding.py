@@ -115,6 +115,7 @@ def chapter(setting: Setting) -> Chapter:
     stops = [round(1 + (LAST - 1) * k / (STOPS - 1)) for k in range(STOPS)]
     rows = time_embedding(torch.arange(LAST, dtype=torch.float32), DIM, "ddpm")
     others = list(range(0, LAST, 10))
+    at = [k + 1 for k in others]  # the first row is that of t = 1
     line = torch.linspace(-REACH, REACH, 61, dtype=torch.float64)
     xs: list[float] = line.tolist()
     places = [float(t) for t in stops]
@@ -125,7 +126,7 @@ def chapter(setting: Setting) -> Chapter:
         "The 64 numbers that stand for t",
     )
     middle = plot(
-        [Curve("with that of another t", others, [products[t - 1, others].tolist() for t in stops], "c1")],
+        [Curve("with that of another t", at, [products[t - 1, others].tolist() for t in stops], "c1")],
         Axis("the other t", 0, LAST),
         Axis("inner product", 0, DIM / 2 + 1),
         "Inner product of the embedding of t with that of every other time: a peak at t",
@@ -185,7 +186,7 @@ def chapter(setting: Setting) -> Chapter:
             "fast hands exactly. Nearby times look alike and far ones do not, and <b>how alike depends on the "
             "distance alone</b>, because sin a sin b + cos a cos b = cos(a − b).",
         )
-        + still([heat], "The embedding of every t: a column each, from t = 0 on the left to t = 1000 on the right; "
+        + still([heat], "The embedding of every t: a column each, from t = 1 on the left to t = 1000 on the right; "
                 "sines above, cosines below, slower and slower.")
         + moving([left, middle, right], "Noise level", [f"t = {t}" for t in stops],
                  "First: the 64 numbers that the network is told. Second: their inner product with those of every "

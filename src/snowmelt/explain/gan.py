@@ -85,15 +85,15 @@ class Trained:
         """Pictures [count, C, H, W] in [-1, 1]."""
         z = torch.randn(count, LATENT, generator=torch.Generator().manual_seed(seed))
         self.average.eval()
-        pictures: Tensor = self.average(z)
-        return pictures
+        pictures: Tensor = self.average(z.to(next(self.average.parameters()).device))
+        return pictures.cpu()
 
 
 def train_gan(
     images: Tensor, seconds: float, shown: int = 8, seed: int = 0, clock: Callable[[], float] = time.monotonic
 ) -> Trained:
-    """Train on pictures [n, C, H, W] in [-1, 1] for so many seconds, by the non-saturating loss (Goodfellow et al.
-    2014); each step is one of the critic and one of the generator.
+    """Train on pictures [n, C, H, W] in [-1, 1], where they lie, for so many seconds, by the non-saturating loss
+    (Goodfellow et al. 2014); each step is one of the critic and one of the generator.
     """
     channels, height, width = images.shape[1:]
     if height % 4 or width % 4:
@@ -103,13 +103,15 @@ def train_gan(
         torch.manual_seed(seed)
         generator, critic = Generator(channels, height, width), Critic(channels, height, width)
         trained = Trained(Generator(channels, height, width))
+    for network in (generator, critic, trained.average):
+        network.to(images.device)
     trained.average.load_state_dict(generator.state_dict())
     for_generator = torch.optim.Adam(generator.parameters(), lr=RATE, betas=BETAS)
     for_critic = torch.optim.Adam(critic.parameters(), lr=RATE, betas=BETAS)
     began = clock()
     while (spent := clock() - began) < seconds:
         real = images[torch.randint(len(images), (BATCH,), generator=source)]
-        fake = generator(torch.randn(BATCH, LATENT, generator=source))
+        fake = generator(torch.randn(BATCH, LATENT, generator=source).to(images.device))
         loss_of_critic = F.softplus(-critic(real)).mean() + F.softplus(critic(fake.detach())).mean()
         for_critic.zero_grad()
         loss_of_critic.backward()  # type: ignore[no-untyped-call]

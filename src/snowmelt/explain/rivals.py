@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from snowmelt import api
+from snowmelt.base.device import choose_device
 from snowmelt.data.pipeline import load_data
 from snowmelt.evaluation.features.choice import Wanted, choose
 from snowmelt.evaluation.frechet import frechet_distance, frechet_estimate, moments
@@ -102,6 +103,7 @@ def compare(setting: Setting) -> tuple[Rivals, Trained]:
     data = load_data(DIGITS, labels="none")
     training = to_network(data.training.images[:], data.value_range)
     setting.tell(f"Training a GAN of the digits for {60 * effort.minutes:.0f} seconds")
+    training = training.to(choose_device(setting.device))  # where the diffusion model is trained, too
     rival = train_gan(training, 60 * effort.minutes, shown=effort.on_the_way)
     setting.tell("Judging both")
     real = of_split(data, data.training, "training")

@@ -132,8 +132,8 @@ class Setting:
     def about(self, seconds: float) -> str:
         """What the pages were made of, in a sentence."""
         what = [f"images of {self.named}"] if self.named else []
-        what += [f"the model {self.path}"] if self.path else []
-        own = f"With {' and '.join(what)}, and toys" if what else "With toys and the bundled digits"
+        what.append(f"the model {self.path}" if self.path else "the bundled digits")
+        own = f"With {', '.join(what)} and toys"
         return f"{own}; snowmelt {version('snowmelt')}, torch {torch.__version__}, in {seconds:.0f} seconds."
 
     @property
@@ -141,11 +141,16 @@ class Setting:
         """How many stops a slider over pictures has: large ones are kept few, so that the site stays small."""
         return 41 if self.picture.numel() <= LARGE else 13
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are pictures that the model has not been trained on."""
+        return len(self.images.holdout.images) > 1
+
     def held_out(self, count: int) -> tuple[Tensor, Condition | None]:
         """Pictures [n, C, H, W] in [-1, 1] that the model has not been trained on, as far as there are any; and what it
         is told of them.
         """
-        split = self.images.holdout if len(self.images.holdout.images) > 1 else self.images.training
+        split = self.images.holdout if self.holds_out else self.images.training
         chosen = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0))[:count]
         pixels, cond = split.take(chosen, self.model.images.conditions)
         x_0 = to_network(pixels, self.images.value_range).to(self.model.device)

@@ -190,14 +190,17 @@ def chapter(setting: Setting) -> Chapter:
             "is wrong with the network in this argument; here it is exact, and one large step fails all the same.",
             "How many steps, then? Below, samplers draw from the two hills of chapter 3 with the exact denoiser, so "
             "that all error is the steps' own. <i>ddpm</i> and <i>euler-ancestral</i> take Gaussian steps back, as "
-            "this chapter has it. The others walk along the probability flow (Song et al. 2021): a smooth curve from "
-            "noise to picture with the same laws on the way and no draws, so that nothing need be Gaussian. Then the "
-            "only question is how well a step follows the bend of the curve. <i>ddim</i> goes straight on; "
+            "this chapter has it. The others in the plot walk along the probability flow (Song et al. 2021): a smooth "
+            "curve from noise to picture with the same laws on the way and no draws, so that nothing need be Gaussian. "
+            "Then the only question is how well a step follows the bend of the curve. <i>ddim</i> goes straight on; "
             "<i>heun</i>, <i>dpmpp-2m</i> and <i>deis</i> look at how the direction changes, and pay for it only where "
             "there are too few steps to tell.",
         )
         + still([shown], caption)
-        + prose("All samplers of the library, best at 16 evaluations first; the columns are evaluations:")
+        + prose(
+            "All samplers of the library but those made for something else (" + ", ".join(OTHERS) + "), best at 16 "
+            "evaluations first; the columns are evaluations:"
+        )
         + wide_table(["sampler", *map(str, TABLE)], rows)
         + prose(
             "All of them walk the same linear schedule in equal steps of log-SNR. Where the steps are put matters as "

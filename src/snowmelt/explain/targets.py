@@ -164,6 +164,7 @@ def chapter(setting: Setting) -> Chapter:
             [Mark("here", places)],
         ),
     ]
+    kept = "it has not seen" if setting.holds_out else "it was trained on"
     whose = "your model" if setting.path is not None else "the model of the digits from chapter 3"
     answers = f", above what is asked and below what {whose} makes of it" if answered else ""
     first, last = seen.unknown["eps"][0], seen.unknown["eps"][-1]
@@ -181,7 +182,7 @@ def chapter(setting: Setting) -> Chapter:
             panels,
             "Noise level",
             [f"t = {t}" for t in stops],
-            "First plot: <i>one</i> error of one model on pictures it has not seen, as each target shows it. Second "
+            f"First plot: <i>one</i> error of one model on pictures {kept}, as each target shows it. Second "
             "plot: the same over the spread of the target. At 1 a network knows nothing about what is asked, at 0 all.",
         )
         + prose(

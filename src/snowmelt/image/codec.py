@@ -35,6 +35,11 @@ class ValueRange:
             if self.low < 0 or self.high > most:
                 raise SnowmeltError(f"{self.dtype} holds 0 to {most}, not {self.low} to {self.high}.")
 
+    @property
+    def values(self) -> int | None:
+        """How many values there are; None of floating-point numbers."""
+        return None if self.dtype == "float32" else round(self.high - self.low) + 1
+
     def to_json(self) -> dict[str, Any]:
         """The range as a JSON object with the keys dtype, low and high."""
         return asdict(self)

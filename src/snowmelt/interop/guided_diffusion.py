@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import quoted, sha256
+from snowmelt.base.files import sha256
 from snowmelt.interop.files import named_tensors
 from snowmelt.interop.foreign import (
     NO_NULL_NOTE,
@@ -86,12 +86,12 @@ def read(source: Source, told: Told) -> Foreign:
     """The model. Raises SnowmeltError where not enough is said, or the shapes make no such network."""
     path = source.path
     tensors = named_tensors(source.weights, str(path))
+    if tensors["input_blocks.0.0.weight"].shape[1:2] == (6,):
+        raise SnowmeltError(f"{path} enlarges images: it takes 6 channels, 3 of them of a smaller image.")
+    _require_told(path, told)
     network = inferred(tensors, path, told)
     learned = learned_variance(network, str(path))
     notes = []
-    if network.in_channels == 6:
-        raise SnowmeltError(f"{path} enlarges images: it takes 6 channels, 3 of them of a smaller image.")
-    told.require(path, size="64", schedule="linear", noise_levels=PUBLISHED_STEPS)
     if told.noise_levels != PUBLISHED_STEPS:
         told.require(path, clock="rescaled-index")
     if told.predict is None:
@@ -118,7 +118,6 @@ def _without_null(network: UNetConfig, path: Path) -> UNetConfig:
 
 def inferred(tensors: dict[str, Tensor], path: Path, told: Told) -> UNetConfig:
     """The architecture, from the shapes and from what is told of the heads."""
-    heads, head_channels = _heads(path, told)
     try:
         upward = {int(found[1]) for name in tensors if (found := re.match(r"output_blocks\.(\d+)\.", name))}
         rising = [n for n in tensors if re.fullmatch(r"output_blocks\.\d+\.[12]\.(conv|in_layers\.2)\.weight", n)]
@@ -142,8 +141,8 @@ def inferred(tensors: dict[str, Tensor], path: Path, told: Told) -> UNetConfig:
             multipliers=tuple(width // channels for width in widths),
             blocks=blocks,
             attention=tuple(level for level, name in enumerate(firsts) if f"{name}.1.qkv.weight" in tensors),
-            heads=heads,
-            head_channels=head_channels,
+            heads=told.heads or 1,
+            head_channels=told.head_channels,
             time="adm",
             time_channels=None if time == channels else time,
             embedding_channels=None if embedding == 4 * channels else embedding,
@@ -160,15 +159,13 @@ def inferred(tensors: dict[str, Tensor], path: Path, told: Told) -> UNetConfig:
     return network
 
 
-def _heads(path: Path, told: Told) -> tuple[int, int | None]:
-    """(heads, head_channels): one of them, and the order of attention's rows, has to be said."""
-    if told.heads is None and told.head_channels is None:
-        raise SnowmeltError(
-            f"{path} does not say how many heads its attention has, and no shape tells it.",
-            f"As far as it fits: snowmelt convert {quoted(path)} DEST --head-channels 64 --qkv legacy",
-        )
+def _require_told(path: Path, told: Told) -> None:
+    """Raise unless all is said that no shape tells: heads or their channels, and the order of attention's rows, too."""
     if told.heads is not None and told.head_channels is not None:
         raise SnowmeltError("--heads and --head-channels say the same thing twice.", "Leave one of them out.")
+    examples: dict[str, str | int] = {"size": "64", "schedule": "linear", "noise_levels": PUBLISHED_STEPS}
+    if told.heads is None:
+        examples["head_channels"] = 64
     if told.heads != 1:
-        told.require(path, qkv="legacy")
-    return told.heads or 1, told.head_channels
+        examples["qkv"] = "legacy"
+    told.require(path, **examples)

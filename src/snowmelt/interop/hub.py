@@ -20,7 +20,7 @@ SETTINGS = (INDEX, CONFIG, OURS, "scheduler_config.json", SCHEDULER, f"{UNET}/{C
 
 def is_named(path: Path) -> bool:
     """Whether this is a name in the hub rather than a path."""
-    return str(path).startswith(PREFIX)
+    return path.as_posix().startswith(PREFIX)
 
 
 def fetched(path: Path) -> Path:
@@ -30,7 +30,7 @@ def fetched(path: Path) -> Path:
     """
     if not is_named(path):
         return path
-    name = str(path)
+    name = path.as_posix()
     match = NAME.fullmatch(name)
     if match is None or ".." in name:
         expected = "Expected hf:USER/REPO, hf:USER/REPO/FILE or hf:USER/REPO@REVISION."

@@ -208,8 +208,8 @@ def load_model(path: Path, weights: Weights = "ema", device: torch.device | None
         device = device or torch.device("cpu")
 
         def denoiser(tensors: Mapping[str, Tensor], file: Path) -> NetworkDenoiser:
-            network = network_with(network_config, tensors, str(file), device)
-            return NetworkDenoiser.from_config(network, stored["denoiser"])
+            made = NetworkDenoiser.from_config(nn.Identity(), stored["denoiser"])  # first, as it costs nothing
+            return replace(made, network=network_with(network_config, tensors, str(file), device))
 
         digest = hashes[file.name]
         tensors = load_tensors(file, digest)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
+from snowmelt.model.guidance import learned_variance
 from snowmelt.process.level import Level
 
 # Rec. 601 luma, by which pictures become grey everywhere in the library.
@@ -97,7 +98,14 @@ class Consistent:
 
     def __call__(self, x: Tensor, level: Level, cond: Condition | None = None) -> Tensor:
         """The corrected estimate."""
-        D = self.denoiser(x, level, cond)
+        return self._corrected(self.denoiser(x, level, cond))
+
+    def with_variance(self, x: Tensor, level: Level, cond: Condition | None = None) -> tuple[Tensor, Tensor]:
+        """The corrected estimate, and the variance fraction as it was learned."""
+        D, fraction = learned_variance(self.denoiser).with_variance(x, level, cond)
+        return self._corrected(D), fraction
+
+    def _corrected(self, D: Tensor) -> Tensor:
         return D + self.view.inverse(self.seen.to(D) - self.view.see(D))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import plain
 from snowmelt.oracle.gaussian import NormalData
 from snowmelt.oracle.mixture import MixtureData
 from snowmelt.process.schedule import Schedule
@@ -66,7 +67,7 @@ class Certificate:
         """Plain values."""
         return {
             "name": self.name,
-            "options": self.options,
+            "options": {name: plain(value) for name, value in self.options.items()},
             "passed": self.passed,
             "checks": [vars(check) for check in self.checks],
             "errors": {str(budget): {"steps": n, "error": e} for budget, (n, e) in self.errors.items()},

@@ -45,7 +45,8 @@ class Blurred:
 
     def log_density(self, x: Tensor, level: Level, cond: Condition | None = None) -> Tensor:
         """At alpha = 1."""
-        return self.sharp.log_density(x, Level(level.alpha, torch.hypot(level.sigma, torch.tensor(self.blur))), cond)
+        sigma = torch.hypot(level.sigma, torch.full_like(level.sigma, self.blur))
+        return self.sharp.log_density(x, Level(level.alpha, sigma), cond)
 
 
 @dataclass(frozen=True)

@@ -96,12 +96,15 @@ def prior_kl(x_0: Tensor, last: Level) -> Tensor:
     return terms.expand_as(x_0).flatten(1).sum(1)
 
 
-def decoder_nll(x_0: Tensor, mean: Tensor, log_std: Tensor, levels: int = 256) -> Tensor:
+def decoder_nll(x_0: Tensor, mean: Tensor, log_std: Tensor, levels: int | None = 256) -> Tensor:
     """-log p(x_0 | x_1), [B] nats: L_0 of Ho et al. 2020, eq. 13.
 
     x_0 lies on `levels` equally spaced values in [-1, 1]; each owns the mass of its bin under
-    N(mean, exp(log_std)^2), and the outermost bins reach to infinity.
+    N(mean, exp(log_std)^2), and the outermost bins reach to infinity. Continuous x_0 (None) has that density.
     """
+    if levels is None:
+        terms = 0.5 * ((x_0 - mean) * torch.exp(-log_std)) ** 2 + log_std + 0.5 * math.log(2 * math.pi)
+        return terms.flatten(1).sum(1)
     half = 1 / (levels - 1)
     std = log_std.exp()
     upper = torch.where(x_0 > 1 - half, torch.inf, (x_0 + half - mean) / std)

@@ -8,6 +8,7 @@ from snowmelt.interop.card import Card
 from snowmelt.model.bundle import Weights, digest_at
 from snowmelt.report.evaluation import SAMPLES, compared, drawn, measured, picture_of
 from snowmelt.report.page import Run
+from snowmelt.report.samples import grid_drawn_by
 from snowmelt.training.judged import run_of
 
 
@@ -19,9 +20,9 @@ def card_of(path: Path, weights: Weights = "ema") -> Card:
     run, digest = Run.read(folder), digest_at(path, weights)
     # Of these weights, and of pictures that they drew: not of an earlier checkpoint, nor of somebody else's.
     own = [(file, result) for file, result in run.results if drawn(result) and result["model"]["sha256"] == digest]
-    pictures = [folder / "samples" / "grid.png", *(picture_of(file, SAMPLES) for file, _ in own)]
-    pictures += run.previews[-1:]
-    grid = next((picture.read_bytes() for picture in pictures if picture.is_file()), None)
+    newest = sorted(folder.glob("samples*"), key=lambda path: -path.stat().st_mtime)
+    pictures = [grid_drawn_by(each, digest) for each in newest] + [picture_of(file, SAMPLES) for file, _ in own]
+    grid = next((picture.read_bytes() for picture in pictures if picture is not None and picture.is_file()), None)
     if not own:
         return Card(grid)
     result = own[0][1]

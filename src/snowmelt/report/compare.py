@@ -39,6 +39,8 @@ def compare_samplers(
         raise SnowmeltError(f"{folder} already holds {what}.", "Choose another --out, or add --overwrite.")
     if len(seeds) > MOST:
         raise SnowmeltError(f"A comparison shows at most {MOST} seeds, not {len(seeds):,}.", "Ask for fewer: -n 16.")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     rows, images = [], []
     for plan in plans:
         start = time.perf_counter()
@@ -49,8 +51,6 @@ def compare_samplers(
         images.append(to_source(x, UINT8))
     shown = torch.cat(images)
     words = [f"{row['label']}  {row['evaluations']} evaluations  {row['seconds']:.1f} s" for row in rows]
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     picture = labelled_grid(shown, columns=len(seeds), row_labels=words)
     save_png(folder / PICTURE, picture)
     about = {"model": model.digest, "seeds": list(seeds), "samplers": rows}

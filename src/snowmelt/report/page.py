@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snowmelt.base.files import quoted, write_text
+from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import free_name, quoted, read_json, write_json, write_text
 from snowmelt.data.own import PREVIEW
 from snowmelt.evaluation.anatomy import Anatomy
 from snowmelt.evaluation.evaluate import FORMAT
+from snowmelt.image.png import WRITABLE
+from snowmelt.model.bundle import digest_at, load_images
 from snowmelt.report.anatomy import draw_anatomy
 from snowmelt.report.curves import WORDS, draw_losses
 from snowmelt.report.evaluation import COPIES, FOLDER, SAMPLES, compared, drawn, likelihood_rows, measured, picture_of
@@ -30,7 +33,7 @@ COPIES_WORDS = (
     "The samples that are nearest to a training image, beside it, mirrored and moved as it was found. The ratio is the "
     "distance to it over that to others nearby: 0 is the same picture, 1 is no nearer than others."
 )
-PAGE = "report.html"
+PAGE, SHOWN = "report.html", "shown.json"
 QUALITY = ("fd", "kid", "prdc")
 ANATOMY_WORDS = (
     "The loss by noise level, between what any linear denoiser loses (grey) and the least that is possible on the "
@@ -45,12 +48,14 @@ class Run:
 
     rows     of metrics.jsonl
     results  (file, content) of eval/, the newest first
+    shown    what its model was shown by, see `show`
     """
 
     folder: Path
     config: TrainConfig
     rows: list[dict[str, Any]]
     results: list[tuple[Path, dict[str, Any]]]
+    shown: dict[str, Any] | None
 
     @staticmethod
     def read(folder: Path) -> Run:
@@ -65,7 +70,7 @@ class Run:
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
             results.append((path, result))
-        return Run(folder, load_config(folder / CONFIG), read_metrics(folder / METRICS), results)
+        return Run(folder, load_config(folder / CONFIG), read_metrics(folder / METRICS), results, _shown(folder))
 
     @property
     def previews(self) -> list[Path]:
@@ -77,18 +82,40 @@ class Run:
         return next((each for each in self.results if any(kind in each[1] for kind in kinds)), None)
 
 
-def write_run_page(run: Path, grid: Path | None = None, findings: Sequence[tuple[str, str]] = ()) -> Path:
-    """Write RUN/report.html from what the run has recorded and what has been measured of it.
+def show(run: Path, picture: str, findings: Sequence[tuple[str, str]]) -> None:
+    """Have the run's page show this picture of its folder first, and these findings, for as long as the model is this.
 
-    grid      a picture of samples to show first, in place of those of the newest evaluation
-    findings  (what was measured, the number in words) to show beside it
+    findings  (what was measured, the number in words)
     """
+    write_json(run / SHOWN, {"model": digest_at(run, "ema"), "picture": picture, "findings": findings})
+
+
+def _shown(folder: Path) -> dict[str, Any] | None:
+    try:
+        shown: dict[str, Any] = read_json(folder / SHOWN)
+        kept = shown["model"] == digest_at(folder, "ema") and (folder / shown["picture"]).is_file()
+        return shown if kept and table(shown["findings"]) else None
+    except (SnowmeltError, KeyError, TypeError, ValueError):  # it is not there, or not what was written
+        return None
+
+
+def draw_command(run: Path) -> str:
+    """The command that draws from a run: into a new folder, with what its model has to be told."""
+    images, paired = load_images(run), load_config(run / CONFIG).data.cond_image
+    folder = run / "samples"
+    words = f"snowmelt sample {quoted(run)} -n 64 --out {quoted(free_name(folder) if folder.exists() else folder)}"
+    words += "" if paired is None else f" --cond-image {quoted(paired)}"
+    return words + " --format npz" * ((images.value_range.dtype, images.channels) not in WRITABLE)
+
+
+def write_run_page(run: Path) -> Path:
+    """Write RUN/report.html from what the run has recorded and what has been measured of it."""
     read = Run.read(run)
     parts = [
         f"<h1>{html.escape(read.config.name)}</h1>",
         paragraph(_about(read), "about"),
-        *_samples(read, grid),
-        *_quality(read, findings),
+        *_samples(read),
+        *_quality(read),
         *_copies(read),
         *_anatomy(read),
         *_likelihood(read),
@@ -117,17 +144,20 @@ def _about(run: Run) -> str:
     return text
 
 
-def _samples(run: Run, grid: Path | None) -> list[str]:
-    for path, result in [] if grid is not None else run.results:
+def _samples(run: Run) -> list[str]:
+    if run.shown is not None:
+        grid = run.folder / run.shown["picture"]
+        return [heading("Samples"), figure(grid.read_bytes(), "New images, drawn from noise.")]
+    for path, result in run.results:
         picture = picture_of(path, SAMPLES)
         if picture.is_file() and drawn(result):
             words = f"New images, drawn from noise: {compared(result).split(' beside ')[0]}."
             return [heading("Samples"), figure(picture.read_bytes(), words)]
-    return [] if grid is None else [heading("Samples"), figure(grid.read_bytes(), "New images, drawn from noise.")]
+    return []
 
 
-def _quality(run: Run, findings: Sequence[tuple[str, str]]) -> list[str]:
-    parts = [heading("Measured"), table(findings)] if findings else []
+def _quality(run: Run) -> list[str]:
+    parts = [] if run.shown is None else [heading("Measured"), table(run.shown["findings"])]
     found = run.newest(*QUALITY)
     if found is None:
         return parts
@@ -241,16 +271,17 @@ def _again(run: Run) -> list[str]:
     config, commands = run.config, []
     if config.command is not None:
         commands.append(config.command)
-    folder = quoted(run.folder)
-    commands.append(f"snowmelt sample {folder} -n 64 --out {quoted(run.folder / 'samples')}")
+    commands.append(draw_command(run.folder))
     commands += [each for each in (result.get("command") for _, result in run.results[:1]) if each]
     parts = [heading("Again"), command(*commands)]
     if config.budget.minutes is not None and run.rows:
         steps = max((row["step"] for row in run.rows), default=0)
+        # What the minutes have decided, too.
+        flags = f"--steps {steps} --preset {config.preset} --dropout {config.network['dropout']:g}"
         parts.append(
             paragraph(
-                f"A run of so many minutes takes as many steps as the machine can: here {steps:,}. Exactly as many "
-                f"elsewhere: --steps {steps} instead of --minutes."
+                f"A run of so many minutes takes as many steps as the machine can: here {steps:,}. As many of the same "
+                f"elsewhere: {flags} --augment {config.augment:g} instead of --minutes."
             )
         )
     return parts

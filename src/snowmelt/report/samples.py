@@ -67,7 +67,7 @@ class SampleWriter:
         self._seeds: Sequence[int] = ()
         self._asked: Asked | None = None
         self._each: Sequence[Mapping[str, Any]] | None = None
-        self._kept: list[Tensor] = []
+        self._kept: list[np.ndarray[Any, Any]] = []
         self._grid: list[Tensor] = []
 
     def __enter__(self) -> SampleWriter:
@@ -106,7 +106,7 @@ class SampleWriter:
         if sum(map(len, self._grid)) < ON_GRID:
             self._grid.append(to_source(x, UINT8))
         if self.form != "png":
-            self._kept.append(images)
+            self._kept.append(images.permute(0, 2, 3, 1).contiguous().numpy())
         for image in images:
             number = len(self._rows)
             own = {"seed": self._seeds[number]} if self._each is None else self._each[number]
@@ -121,18 +121,18 @@ class SampleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """What was drawn is listed, even if sampling was cut short; what it replaces is removed then, not before."""
+        """What was drawn is listed, even if sampling was cut short; what it replaces is removed last."""
         if not self._rows:
             return
-        for name in self._stale - {row["file"] for row in self._rows}:
-            (self.folder / name).unlink(missing_ok=True)
         if len(self._rows) < len(self._seeds):
             print(f"{len(self._rows):,} of {len(self._seeds):,} images are in {self.folder}.")
         if self.form != "png":
-            self._save_array(np.stack([_channels_last(image) for image in torch.cat(self._kept)]))
+            self._save_array(np.concatenate(self._kept))
         shown = torch.cat(self._grid)[:ON_GRID]
         save_png(self.folder / GRID, image_grid(shown))
         write_text(self.folder / LIST, "".join(json.dumps(row) + "\n" for row in self._rows))
+        for name in self._stale - {row["file"] for row in self._rows}:
+            (self.folder / name).unlink(missing_ok=True)
 
     def _name(self, number: int) -> str:
         return f"{number:06d}.png" if self.form == "png" else f"samples.{self.form}"
@@ -149,11 +149,21 @@ class SampleWriter:
                 np.savez_compressed(file, array, np.array(self._asked.labels[: len(array)]))
 
 
+def grid_drawn_by(folder: Path, digest: str) -> Path | None:
+    """The grid of the samples in a folder, if the model with these weights drew them all."""
+    return folder / GRID if _of_list(folder, "model") == {digest} else None
+
+
 def _listed(folder: Path) -> set[str]:
     """The files that an earlier list of samples names; only those are ours to remove."""
+    return _of_list(folder, "file")
+
+
+def _of_list(folder: Path, key: str) -> set[str]:
+    """What the list of samples says under a key; nothing where there is none, or one that is not ours."""
     try:
         lines = (folder / LIST).read_text(encoding="utf-8").splitlines()
-        return {str(json.loads(line)["file"]) for line in lines}
+        return {str(json.loads(line)[key]) for line in lines}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

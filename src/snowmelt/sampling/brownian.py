@@ -70,8 +70,13 @@ class BrownianPaths:
         return self._nodes[index]
 
 
-def require_falling(tableau: Tableau) -> None:
-    """Raise unless the table goes straight from noisy to clean: a path walked twice is no fresh noise."""
+def require_path(tableau: Tableau) -> None:
+    """Raise unless the table adds noise, and goes straight from noisy to clean: a path walked twice is not fresh."""
+    if not tableau.stochastic:
+        raise SnowmeltError(
+            f"Sampler {tableau.name!r} adds no noise that could come off a Brownian path.",
+            "Use another sampler, or leave --noise out.",
+        )
     log_snr = tableau.log_snr
     if not bool((log_snr.diff() >= 0).all()):
         raise SnowmeltError(

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import plain
 from snowmelt.model.asked import Asked
 from snowmelt.model.bundle import Model
 from snowmelt.model.denoiser import Denoiser, at_any_scale
 from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Clip, Clipped, Interval
 from snowmelt.process.schedule import Schedule
-from snowmelt.sampling.brownian import require_falling
+from snowmelt.sampling.brownian import require_path
 from snowmelt.sampling.grid import default_grid, grids
 from snowmelt.sampling.sampler import make_tableau, sample_batch
 from snowmelt.sampling.tableau import Tableau
@@ -68,7 +69,7 @@ class SamplePlan:
             "sampler": table.name,
             "steps": sum(row.done for row in table.rows),
             "grid": self.grid,
-            "options": {name: _written(value) for name, value in self.options.items()},
+            "options": {name: plain(value) for name, value in self.options.items()},
             "clip": self.denoiser.clip,
             "evaluations": self.evaluations,
             "guidance": self.guidance,
@@ -147,7 +148,7 @@ def plan_sampling(
         chosen = {**kept, **(options or {})}
         tableau = make_tableau(name, model.denoiser.schedule, steps, grid, chosen, strength)
     if brownian:
-        require_falling(tableau)
+        require_path(tableau)
     if interval is None:
         own = guidance is None and guide is None
         interval = Interval(default.guided_above, default.guided_to or math.inf) if own else EVERYWHERE
@@ -155,11 +156,6 @@ def plan_sampling(
     clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
     led = guide if away == "guide" else None
     return SamplePlan(model, tableau, grid, clipped, brownian, weight, away, interval, chosen, led)
-
-
-def _written(value: Any) -> Any:
-    """An option as JSON has it: infinity is a word there."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _usual_steps(own: int, schedule: Schedule) -> int:

@@ -15,7 +15,7 @@ from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import Denoiser
 from snowmelt.process.schedule import Schedule
-from snowmelt.sampling.brownian import BrownianPaths, require_falling
+from snowmelt.sampling.brownian import BrownianPaths, require_path
 from snowmelt.sampling.grid import default_grid, ending, grids, make_grid
 from snowmelt.sampling.noise import noise
 from snowmelt.sampling.solvers import Levels, Solver, solvers
@@ -155,7 +155,7 @@ def _brownian_drawer(
     tableau: Tableau, seeds: Sequence[int], shape: Sequence[int], device: torch.device
 ) -> Callable[[int], Tensor]:
     """Row k's noise is the increment of the seeds' paths over the row's levels."""
-    require_falling(tableau)
+    require_path(tableau)
     ratio: list[float] = torch.exp(-tableau.log_snr / 2).tolist()
     paths = BrownianPaths(seeds, shape)
     return lambda k: paths.increment(ratio[k], ratio[k + 1]).to(device)

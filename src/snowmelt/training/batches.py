@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -22,6 +21,7 @@ from snowmelt.training.config import TrainConfig
 from snowmelt.training.density import densities, stratify
 from snowmelt.training.distributed import World
 from snowmelt.training.metrics import QUARTERS
+from snowmelt.training.stopwatch import WATCH
 
 # The part of a GPU's free memory that images may take.
 DATA_SHARE = 0.4
@@ -71,9 +71,9 @@ class Batches:
     def draw(self, step: int) -> Batch:
         """This process's share of the batch of step `step` (0 is the first)."""
         config, count, mine = self._config, self._config.batch, self._mine
-        began = time.perf_counter()
+        began = WATCH.read()
         pixels, cond = self._pictures(step)
-        self.waited += time.perf_counter() - began
+        self.waited += WATCH.read() - began
         x_0 = to_network(pixels.to(self._device), self._data.value_range)
         cond = None if cond is None else self._withheld(step, cond.to(self._device))
         x_0, cond = self._changed(step, x_0, cond)

@@ -101,13 +101,14 @@ class Clock:
     reserve  seconds to keep for what is written at the end; the caller may correct it on the way
     """
 
-    # The first seconds are slower than the rest: nothing is concluded from them.
+    # The first seconds are slower than the rest: nothing is concluded from them, nor from fewer than as many more.
     WARM_SECONDS = 3.0
 
     def __init__(self, minutes: float, start: float = 0.0) -> None:
         self.seconds = minutes * 60
         self._start = start
         self.reserve = 0.0
+        self._warm = min(self.WARM_SECONDS, 0.05 * self.seconds)  # short budgets cannot wait for long
         self._first: tuple[float, int] | None = None
 
     def left(self, elapsed: float) -> float:
@@ -117,12 +118,11 @@ class Clock:
     def revise(self, elapsed: float, images: int, batch: int) -> float | None:
         """The total that the measured rate leads to, a whole number of batches; None while it is too early."""
         if self._first is None:
-            # Short budgets cannot wait for long.
-            if elapsed - self._start >= min(self.WARM_SECONDS, 0.05 * self.seconds) and images > 0:
+            if elapsed - self._start >= self._warm and images > 0:
                 self._first = (elapsed, images)
             return None
         seconds, seen = elapsed - self._first[0], images - self._first[1]
-        if seconds <= 0 or seen <= 0:
+        if seconds < self._warm or seen <= 0:
             return None
         more = max(0.0, self.left(elapsed)) * seen / seconds
         return max(float(images), (images + more) // batch * batch)

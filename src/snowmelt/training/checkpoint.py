@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -64,6 +65,19 @@ def save_checkpoint(folder: Path, position: Position, tensors: Mapping[str, Mapp
 
 def load_checkpoint(folder: Path) -> tuple[Position, dict[str, dict[str, Tensor]]]:
     """Read a checkpoint and verify every byte of it."""
+    position, files = _load_state(folder)
+    return position, {name: load_tensors(folder / f"{name}.safetensors", digest) for name, digest in files.items()}
+
+
+def load_position(run: Path) -> Position:
+    """Where the newest checkpoint of a run stands, if its state is whole, or else the next."""
+    for folder in folders_of(run)[::-1]:
+        with suppress(SnowmeltError):
+            return _load_state(folder)[0]
+    return Position()
+
+
+def _load_state(folder: Path) -> tuple[Position, dict[str, str]]:
     state: dict[str, Any] = read_json(folder / STATE)
     try:
         if state["format_version"] != FORMAT_VERSION:
@@ -77,7 +91,7 @@ def load_checkpoint(folder: Path) -> tuple[Position, dict[str, dict[str, Tensor]
         files = dict(state["files"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SnowmeltError(f"{folder / STATE} is not a checkpoint's state: {type(error).__name__} {error}.") from error
-    return position, {name: load_tensors(folder / f"{name}.safetensors", digest) for name, digest in files.items()}
+    return position, files
 
 
 def load_latest(run: Path) -> tuple[Position, dict[str, dict[str, Tensor]], list[str]]:

@@ -14,7 +14,7 @@ from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.training.budget import Budget
 from snowmelt.training.recipe import Process
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 # What each format added, with the values that runs were trained with before; settings of `data` and so on in a dict
 # of their own: {3: {"data": {"new": 0}}}.
 ADDED: dict[int, dict[str, Any]] = {
@@ -24,6 +24,7 @@ ADDED: dict[int, dict[str, Any]] = {
     5: {"guide_at": 0.0, "recompute": False},
     6: {"init": None, "process": {"schedule_options": {}}},
     7: {"compile": False},
+    8: {"data": {"known_by": None}},
 }
 
 
@@ -34,6 +35,7 @@ class DataConfig:
     source       the name or path they are found by from any folder
     size         (height, width)
     fingerprint  of the training images and all that is known of them: a resumed run must find the same
+    known_by     `Data.known_by`: how to find the same ones; None: as there is room for them
     """
 
     source: str
@@ -47,6 +49,7 @@ class DataConfig:
     cond_values: str | None
     cond_image: str | None
     fingerprint: str
+    known_by: dict[str, str] | None
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def data_of(
     if named is None and config is not None:
         wishes = {field.name: getattr(config, field.name) for field in fields(DataWishes)}
         try:
-            data = load_data(config.source, **wishes, progress=progress)
+            data = load_data(config.source, **wishes, known_by=config.known_by, progress=progress)
         except SnowmeltError as error:
             trained = f"{error.message} The model was trained on it."
             raise SnowmeltError(trained, "Name it where it is now: --real DATA") from error
@@ -81,6 +81,7 @@ def data_of(
         fit=fit,
         linear_light=config is not None and config.linear_light,
         holdout=(config and config.holdout) or HOLDOUT,
+        known_by=None if config is None else config.known_by,
         progress=progress,
     )
     remarks = resizing(data, str(source), fit)

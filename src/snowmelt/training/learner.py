@@ -69,7 +69,8 @@ class Learner:
             process.learned_variance,
             PRECISIONS[config.precision],
         )
-        self.objective = Objective(self.denoiser, config.loss, process.weight).to(device)
+        values = images.value_range.values
+        self.objective = Objective(self.denoiser, config.loss, process.weight, values).to(device)
         if config.compile:
             # What is trained alone: sampling and measuring meanwhile are not worth a compilation of their own.
             compiled = cast("nn.Module", torch.compile(self.network, dynamic=False))
@@ -181,9 +182,8 @@ class Learner:
     @torch.no_grad()
     def loss_of_average(self, batch: Batch) -> float:
         """The averaged weights' mean loss on a batch."""
-        judge = Objective(replace(self.denoiser, network=self.averaged()), self.config.loss, self.objective.weight).to(
-            self.device
-        )
+        averaged, of = replace(self.denoiser, network=self.averaged()), self.objective
+        judge = Objective(averaged, self.config.loss, of.weight, of.values).to(self.device)
         parts = batch.split(self.micro_batch)
         losses = [judge(part.x_0, part.noise, part.log_snr, part.cond)[1] for part in parts]
         return float(torch.cat(losses).mean())

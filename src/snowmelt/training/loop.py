@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import signal
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +31,7 @@ from snowmelt.training.live_anatomy import LiveAnatomy
 from snowmelt.training.preview import is_due
 from snowmelt.training.progress import Reporter, Standing
 from snowmelt.training.records import Records
+from snowmelt.training.stopwatch import WATCH
 
 # After this many steps in a row without a finite gradient, going on is hopeless.
 MOST_SKIPPED = 20
@@ -76,6 +76,9 @@ class Trainer:
         self._loss: float | None = None
         self._rate: float | None = None
         self._peak: float | None = None
+        self._behind = 0.0
+        self._began = 0.0, 0.0  # seconds of training, and of those what was spent on records, when this process began
+        self._stopped = False
         self._bottleneck = Bottleneck(asynchronous=device.type != "cpu")
         self._named = 0
         # When and at which step the ranks agreed, and the step at which they do so next.
@@ -88,7 +91,7 @@ class Trainer:
 
     def restore(self) -> None:
         """Take the run up at its newest whole checkpoint."""
-        position, state, remarks = checkpoint.load_latest(self.run)
+        position, state, remarks = self.records.load()
         for remark in remarks:
             self.reporter.note(remark)
         self.fit_memory()
@@ -97,6 +100,7 @@ class Trainer:
         # A plan holds for the budget it was made for; with another one the clock makes a new plan.
         if position.revisions and position.planned_minutes == self.config.budget.minutes:
             self.plan = self.plan.revised(position.revisions[-1][1])
+        self.reporter.resumed(position.step)
         if self.world.leads:
             self.records.cut_back(position)
         kept = "weights, EMA, optimiser, learning rate and data position"
@@ -106,51 +110,52 @@ class Trainer:
         """Train until the budget is spent or the user stops it; then write the last checkpoint and the model."""
         position, config = self.position, self.config
         clock = None if config.budget.minutes is None else Clock(config.budget.minutes, position.elapsed)
-        began, before = time.monotonic(), position.elapsed
-        saved, revised = position.elapsed, -math.inf
-        saved_step = first_step = position.step
+        began, saved, revised = WATCH.read() - position.elapsed, position.elapsed, -math.inf
+        first_step, self._began = position.step, (position.elapsed, self.records.spent)
+        # Where a process was killed between the two, the model is not the checkpoint's, and is written even at the end.
+        whole = self.world.agree([float(self.records.model_step() == position.step)], self.device)[0]
+        saved_step = position.step if whole else -1
         row_start = self._row_start()
         with _signals() as asked_to_stop:
             while True:
-                position.elapsed = before + time.monotonic() - began
+                position.elapsed = WATCH.read() - began
                 if clock is not None:
-                    # Of this process alone, as it is alone at the end.
-                    rate = clock.rate(position.elapsed, position.images) / self.world.size
-                    clock.reserve = self.records.reserve(position.elapsed, rate)
-                    if self._agreed(clock.due(position.elapsed, revised)) and self._revise(clock):
+                    clock.reserve = self.records.reserve(position.elapsed, self._pace(clock))
+                    # Also where the plan has come to its end before the minutes have: it was made in a bad moment.
+                    ended = position.images >= self.plan.total
+                    if ended:  # for all processes alike
+                        self._agree_next = min(self._agree_next, position.step)
+                    if self._agreed(ended or clock.due(position.elapsed, revised)) and self._revise(clock):
                         revised = position.elapsed
                 if self._is_over(clock, asked_to_stop):
                     break
                 self.step()
+                position.elapsed = WATCH.read() - began
                 if position.step % config.log_every == 0:
-                    position.elapsed = before + time.monotonic() - began
                     self._write_row(row_start)
                     row_start = self._row_start()
                 if self.world.leads:
                     self.reporter.show(self._standing(clock))
                     if is_due(position.step):
-                        if self.records.can_afford_preview(position.elapsed):
-                            self.records.preview(position)
-                        if self.records.anatomy.affordable(position.elapsed):
-                            self.records.take_apart(position)
+                        left = math.inf if clock is None else clock.left(position.elapsed)
+                        self.records.look(position, self._pace(clock), left)
                 if self._agreed(position.elapsed - saved >= 60 * config.checkpoint_minutes):
+                    position.elapsed = WATCH.read() - began
                     self._save()
                     saved, saved_step = position.elapsed, position.step
-            if self.world.leads and position.step > 0:
-                self.records.preview(position)
-                # Of a timed run time was set aside for it only if it has been done before.
-                if self.records.anatomy.seconds and self.records.anatomy.affordable(position.elapsed):
-                    for advice in self.records.take_apart(position):
-                        self.reporter.note(f"Loss: {advice}")
-            position.elapsed = before + time.monotonic() - began
+            if self.world.leads and position.step > 0 and not self._stopped:
+                self.records.look_back(position)
+            position.elapsed = WATCH.read() - began
             if position.step != saved_step:
-                self._save()
+                self._save(hurried=self._stopped)
+            if self.world.leads and position.step > 0 and self._stopped:
+                self.records.preview(position)
             if self.world.leads:
                 self.reporter.show(self._standing(clock), last=True)
                 fared = self.records.fared_best(position)
                 if fared is not None:
                     self.reporter.note(fared)
-                if not self._is_finished(clock):
+                if position.images < self.plan.total:
                     self.reporter.note(f"Not finished. Go on: snowmelt train --resume {quoted(self.run)}")
                 elif position.step == first_step:
                     why, advice = "This run had come to its end.", "To train it further, give a larger total"
@@ -163,11 +168,11 @@ class Trainer:
         """Images a second, over real steps from here; the trainer is not for training after this."""
         self.fit_memory()
         self.step()
-        began, images = time.monotonic(), self.position.images
-        while self.world.agree([float(time.monotonic() - began < seconds)], self.device)[0]:
+        began, images = WATCH.read(), self.position.images
+        while self.world.agree([float(WATCH.read() - began < seconds)], self.device)[0]:
             self.step()
             _ = self.learner.meters.skipped_in_row  # waits for the device
-        return (self.position.images - images) / (time.monotonic() - began)
+        return (self.position.images - images) / (WATCH.read() - began)
 
     def fit_memory(self) -> None:
         """On a GPU, halve the micro-batch until a step fits; the global batch stays."""
@@ -189,9 +194,11 @@ class Trainer:
             self.learner.keep_guide()
             position.guide_images = position.images
         # Reading the count waits for the device, so a GPU is asked only now and then.
-        asking = self.device.type == "cpu" or position.step % MOST_SKIPPED == 0
-        if asking and self.learner.meters.skipped_in_row >= MOST_SKIPPED:
-            self._give_up(f"The gradient has not been finite for {MOST_SKIPPED} steps in a row")
+        if self.device.type == "cpu" or position.step % MOST_SKIPPED == 0:
+            with self._waiting_for_device():
+                skipped = self.learner.meters.skipped_in_row
+            if skipped >= MOST_SKIPPED:
+                self._give_up(f"The gradient has not been finite for {MOST_SKIPPED} steps in a row")
 
     def _guide_is_due(self) -> bool:
         """Whether the average of this step is nearer than the kept one, in ratio, to the part of the run it is due at.
@@ -229,14 +236,17 @@ class Trainer:
         stop = self._agreed(asked or (clock is not None and clock.left(self.position.elapsed) <= 0))
         self._agree_again()
         if stop and asked:
+            self._stopped = True
             self.reporter.note("Stopping as asked; saving a checkpoint first (once more to stop at once).")
         elif stop:
             # So that the run, when it is resumed, knows that it has come to its end.
             self._plan_to_end_at(float(self.position.images))
         return stop
 
-    def _is_finished(self, clock: Clock | None) -> bool:
-        return self.position.images >= self.plan.total or (clock is not None and clock.left(self.position.elapsed) <= 0)
+    def _pace(self, clock: Clock | None) -> float:
+        """Images a second of this process alone, as it is alone with what it writes; infinite before it is known."""
+        rate = (self._rate or math.inf) if clock is None else clock.rate(self.position.elapsed, self.position.images)
+        return rate / self.world.size
 
     def _agreeing(self) -> bool:
         return self.world.size == 1 or self.position.step >= self._agree_next
@@ -245,7 +255,7 @@ class Trainer:
         """Where the ranks have just agreed, agree on the step at which they do so again."""
         if self.world.size == 1 or not self._agreeing():
             return
-        now, step, apart = time.monotonic(), self.position.step, 1
+        now, step, apart = WATCH.read(), self.position.step, 1
         if self._last_agreed is not None and now > self._last_agreed[0]:
             steps_per_second = (step - self._last_agreed[1]) / (now - self._last_agreed[0])
             apart = min(MOST_APART, max(1, int(AGREE_SECONDS * steps_per_second)))
@@ -256,27 +266,37 @@ class Trainer:
         """Whether the leading process wishes it; between the steps at which ranks talk, no."""
         return self._agreeing() and bool(self.world.agree([float(wish)], self.device)[0])
 
-    def _save(self) -> None:
+    def _save(self, hurried: bool = False) -> None:
         """Write everything, unless the weights are no numbers any more."""
         if not self.learner.is_finite():
             self._give_up("The weights are not finite")
         self.learner.meters.gather(self.world)
         if self.world.leads:
-            self.records.save(self.position)
+            self.records.save(self.position, hurried)
         self.world.wait()
 
-    def _row_start(self) -> tuple[float, int, float]:
-        """Where the next row begins: seconds of training, images seen, and seconds that were spent waiting for them."""
-        return self.position.elapsed, self.position.images, self.batches.waited
+    @contextmanager
+    def _waiting_for_device(self) -> Iterator[None]:
+        """Count as the time that the host is behind a device that works on by itself."""
+        began = WATCH.read()
+        yield
+        self._behind += WATCH.read() - began
 
-    def _write_row(self, start: tuple[float, int, float]) -> None:
+    def _row_start(self) -> tuple[float, int, float, float]:
+        """Where the next row begins: seconds of steps alone, images seen, and seconds of waiting for these and for the
+        device.
+        """
+        position = self.position
+        return position.elapsed - self.records.spent, position.images, self.batches.waited, self._behind
+
+    def _write_row(self, start: tuple[float, int, float, float]) -> None:
         position, learner = self.position, self.learner
-        seconds, images, waited = (now - then for now, then in zip(self._row_start(), start, strict=True))
+        with self._waiting_for_device():
+            learner.meters.gather(self.world)
+            losses, skipped = learner.meters.read()
+        seconds, images, waited, behind = (now - then for now, then in zip(self._row_start(), start, strict=True))
         rate = images / seconds if seconds > 0 else None
-        began = time.monotonic()
-        learner.meters.gather(self.world)
-        losses, skipped = learner.meters.read()
-        advice = self._bottleneck.add(seconds, waited, time.monotonic() - began)
+        advice = self._bottleneck.add(seconds, waited, behind)
         if advice is not None:
             self.reporter.note(advice)
         if self._peak is None:
@@ -318,6 +338,9 @@ class Trainer:
             left, part = max(0.0, clock.left(position.elapsed)), min(1.0, position.elapsed / clock.seconds)
         else:
             left = (self.plan.total - position.images) / self._rate if self._rate else None
+            passed, aside = position.elapsed - self._began[0], self.records.spent - self._began[1]
+            if left is not None and passed > aside:  # and for what is written on the way
+                left *= passed / (passed - aside)
             part = min(1.0, position.images / self.plan.total)
         return Standing(
             position.step, position.images, part, self._loss, self._rate, left, self._flop_per_second, self._peak
@@ -339,7 +362,7 @@ class Trainer:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second one interrupts at once."""
+    """An event that Ctrl-C and SIGTERM set; a second one interrupts at once. Stopped (Ctrl-Z), no time passes."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked
@@ -350,9 +373,12 @@ def _signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         asked.set()
 
-    previous = {name: signal.signal(name, handle) for name in (signal.SIGINT, signal.SIGTERM)}
+    handlers: dict[int, Any] = {signal.SIGINT: handle, signal.SIGTERM: handle}
+    if hasattr(signal, "SIGCONT"):  # not on Windows
+        handlers[signal.SIGCONT] = lambda number, frame: WATCH.go_on()
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield asked
     finally:
-        for name, handler in previous.items():
-            signal.signal(name, handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

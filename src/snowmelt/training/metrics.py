@@ -101,20 +101,22 @@ class MetricsFile:
             os.fsync(file.fileno())
 
     def cut_back(self, step: int) -> None:
-        """Drop the rows after `step`, and a last line that was never finished: a resumed run writes them again."""
+        """Drop the rows after `step`, which a resumed run writes again, and lines that are not whole."""
         rows = [row for row in read_metrics(self.path) if row.get("step", 0) <= step]
         with atomic_file(self.path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; a last line that was cut short is left out."""
+    """The rows of a metrics file; lines that are not whole, as the last one may be, are left out."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except ValueError:  # no JSON, or no UTF-8
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
     return rows

@@ -24,6 +24,7 @@ distances: Registry[Callable[[Tensor, Tensor], Tensor]] = Registry("loss")
 
 # The variational term's share in iDDPM's hybrid loss (Nichol & Dhariwal 2021, eq. 16).
 HYBRID = 0.001
+FARTHEST = 12.0  # log(sigma/alpha) beyond which levels share their uncertainty
 
 
 @distances.register("l2", "squared difference: its optimum is the mean", "Ho et al. 2020")
@@ -68,12 +69,15 @@ class Objective(nn.Module):
     denoiser  the network with its rule
     loss      a name in `distances`
     weight    a name in `weights`, or with `+learned` an uncertainty on top
+    values    x_0 lies on so many equally spaced values in [-1, 1]; None if it is continuous
     """
 
-    def __init__(self, denoiser: NetworkDenoiser, loss: str = "l2", weight: str = "simple") -> None:
+    def __init__(
+        self, denoiser: NetworkDenoiser, loss: str = "l2", weight: str = "simple", values: int | None = 256
+    ) -> None:
         super().__init__()
         self.network = denoiser.network
-        self.denoiser = denoiser
+        self.denoiser, self.values = denoiser, values
         self.distance = distances.get(loss)
         self.weight, learned = parse_weight(weight)
         self.uncertainty = Uncertainty() if learned else None
@@ -105,7 +109,7 @@ class Objective(nn.Module):
             "weight": weight,
         }
         if self.uncertainty is not None:
-            found["log_ratio"] = -level.log_snr / 2
+            found["log_ratio"] = (-level.log_snr / 2).clamp(-FARTHEST, FARTHEST)  # pure noise is infinitely far
         if self.weight == "vlb" or self.denoiser.learned_variance:
             before = previous(level, schedule)
             low, high = _log_variance_bounds(before, level, schedule)
@@ -132,12 +136,13 @@ class Objective(nn.Module):
         error = self.distance(prediction, target(x_0, noise, rule)).flatten(1).mean(1)
         loss = _on(numbers["weight"], x_0) * error
         if self.weight == "vlb":
-            decoder = _decoder(x_0, estimate(x_t, prediction, rule), 0.5 * broadcast(numbers["log_high"], x_0))
+            log_std = 0.5 * broadcast(numbers["log_high"], x_0)
+            decoder = _decoder(x_0, estimate(x_t, prediction, rule), log_std, self.values)
             loss = torch.where(_on(numbers["is_first"], x_0) > 0, decoder, loss)
         if fraction is not None:
             D = estimate(x_t, prediction, rule).detach()
-            bound = _variance_bound(x_0, x_t, D, fraction, numbers)
-            loss = loss + (HYBRID * self.denoiser.schedule.t_max / 1000) * bound
+            bound = _variance_bound(x_0, x_t, D, fraction, numbers, self.values)
+            loss = loss + HYBRID * self.denoiser.schedule.t_max * bound  # one term stands for the sum of them all
         if self.uncertainty is None:
             return loss, loss.detach()
         u = self.uncertainty(_on(numbers["log_ratio"], x_0))
@@ -149,25 +154,29 @@ def _on(numbers: Tensor, like: Tensor) -> Tensor:
     return numbers.to(like.device, torch.float32)
 
 
-def _decoder(x_0: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+def _decoder(x_0: Tensor, mean: Tensor, log_std: Tensor, values: int | None) -> Tensor:
     """-log p(x_0 | x_1) in nats a dimension, [B]."""
-    nll: Tensor = decoder_nll(x_0, mean, log_std.expand_as(x_0)) / x_0[0].numel()
+    nll: Tensor = decoder_nll(x_0, mean, log_std.expand_as(x_0), values) / x_0[0].numel()
     return nll
 
 
 def _log_variance_bounds(before: Level, level: Level, schedule: Schedule) -> tuple[Tensor, Tensor]:
     """(log of the posterior's variance, log of the forward step's), [B] float64, of the steps between two levels.
 
-    The posterior's variance is zero at t = 1; as in iDDPM's code, that of t = 2 stands in for it.
+    The posterior's variance is zero at t = 1; as in iDDPM's code, that of t = 2 stands in for it. A chain of one step
+    has no second, and one variance.
     """
     small = posterior_coefficients(before, level)[2]
     second = schedule.level(min(2.0, schedule.t_max))
     floor = posterior_coefficients(previous(second, schedule), second)[2]
     large = level.sigma**2 - (level.alpha / before.alpha * before.sigma) ** 2
+    floor = torch.where(floor > 0, floor, large)
     return torch.where(small > 0, small, floor).log(), large.log()
 
 
-def _variance_bound(x_0: Tensor, x_t: Tensor, D: Tensor, fraction: Tensor, numbers: Mapping[str, Tensor]) -> Tensor:
+def _variance_bound(
+    x_0: Tensor, x_t: Tensor, D: Tensor, fraction: Tensor, numbers: Mapping[str, Tensor], values: int | None
+) -> Tensor:
     """L_t of the variational bound as a function of the variance alone, in bits a dimension, [B].
 
     Nichol & Dhariwal 2021, section 3.1: log-variance = (1 - f) log small + f log large, the mean held fixed.
@@ -178,5 +187,5 @@ def _variance_bound(x_0: Tensor, x_t: Tensor, D: Tensor, fraction: Tensor, numbe
     known, estimated = on_x_t * x_t + on_x_0 * x_0, on_x_t * x_t + on_x_0 * D
     divergence = kl_divergence(known, known_log_variance, estimated, log_variance).flatten(1).mean(1)
     first = _on(numbers["is_first"], x_0) > 0
-    nats = torch.where(first, _decoder(x_0, D, 0.5 * log_variance), divergence)
+    nats = torch.where(first, _decoder(x_0, D, 0.5 * log_variance, values), divergence)
     return nats / math.log(2)

@@ -63,7 +63,7 @@ class Reporter:
         self._early: list[str] = []
         self._last = 0.0
         self._read: float | None = None
-        self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
+        self._console = Console(file=self._stream, highlight=False, soft_wrap=True, emoji=False)
         self._live: Progress | None = None
         if self._console.is_terminal and not quiet:
             self._live = Progress(BarColumn(bar_width=24), TextColumn("{task.description}"), console=self._console)
@@ -121,6 +121,11 @@ class Reporter:
             self._read = now
             self.passing(f"reading images: {done / total:.0%}")
 
+    def resumed(self, step: int) -> None:
+        """Forget rows of later steps."""
+        if self._board is not None:
+            self._board.resumed = step
+
     def row(self, row: dict[str, Any]) -> None:
         """Pass a row of metrics on to TensorBoard, if that was asked for."""
         if self._board is not None:
@@ -141,7 +146,10 @@ class Reporter:
 
 
 class BoardWriter:
-    """A run's metrics as TensorBoard events, in `tensorboard/` of its folder."""
+    """A run's metrics as TensorBoard events, in `tensorboard/` of its folder.
+
+    resumed  the step that the run was resumed at; 0 for a new one
+    """
 
     def __init__(self) -> None:
         try:
@@ -151,14 +159,19 @@ class BoardWriter:
                 "--log tensorboard needs TensorBoard, which is not installed.", "pip install 'snowmelt[log]'"
             ) from error
         self._make = SummaryWriter
+        self.resumed = 0
+        self._folder = Path()
         self._writer: Any = None
 
     def open(self, folder: Path) -> None:
-        """Start writing into this folder."""
-        self._writer = self._make(str(folder))
+        """Write into this folder."""
+        self._folder = folder
 
     def add(self, row: dict[str, Any]) -> None:
         """Write every number of a row under its name."""
+        if self._writer is None:
+            # What a killed process wrote of later steps is not shown any more.
+            self._writer = self._make(str(self._folder), purge_step=self.resumed + 1)
         for name, value in row.items():
             if name != "step" and isinstance(value, (int, float)):
                 self._writer.add_scalar(name, value, row["step"])

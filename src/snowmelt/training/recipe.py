@@ -206,7 +206,7 @@ PATIENT = 20.0
 def preset_for(pixels: int, on_gpu: bool, few: bool = False, minutes: float | None = None) -> str:
     """The preset for images whose longer side has this many pixels.
 
-    few      there are so few images that a network half the size learns them by heart as well
+    few      there are so few images that a smaller network learns them by heart as well
     minutes  of training; None where the budget is another
     """
     if pixels <= 16:

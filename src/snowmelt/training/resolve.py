@@ -42,7 +42,7 @@ MOST_BATCH = 1_000_000
 FEW_IMAGES = 1_000
 SEEN_OFTEN = 200
 WEIGHTS = 750_000  # of `tiny` and `fast`
-PACE = 80_000  # images that two cores train `tiny` on in a minute, and others more
+PACE = 80_000 * 8 * 8  # pixels of images that two cores train `tiny` on in a minute, and others more
 DROPOUT_OF_FEW = 0.13
 AUGMENT_OF_FEW = 0.15
 
@@ -129,7 +129,7 @@ def resolve(
         channels, height, width = data.training.images.shape[1:]
         pixels, on_gpu = max(height, width), device.type != "cpu"
         batch = wishes.batch or recipes.get(preset_for(pixels, on_gpu, few=True)).batch
-        few = data.report.readable < few_below(budget, channels * height * width, batch)
+        few = data.report.readable < few_below(budget, (channels, height, width), batch)
         preset = preset_for(pixels, on_gpu, few, budget.minutes)
     recipe = recipes.get(preset) if initial is None else initial.recipe(recipes.get(preset))
     process, batch, emas, precision = _decide(wishes, recipe, device, world)
@@ -217,13 +217,14 @@ def _label_dropout(wishes: Wishes, told: bool) -> float:
     return LABEL_DROPOUT if wishes.label_dropout is None else wishes.label_dropout
 
 
-def few_below(budget: Budget, numbers: int, batch: int) -> int:
-    """The number of images, of so many numbers each, below which such a run learns them by heart."""
+def few_below(budget: Budget, shape: tuple[int, int, int], batch: int) -> int:
+    """The number of images of this shape (channels, height, width) below which such a run learns them by heart."""
+    channels, height, width = shape
     seen = budget.fixed_images(batch)
     if seen is None:
         assert budget.minutes is not None
-        seen = round(budget.minutes * PACE)
-    return max(FEW_IMAGES, min(seen // SEEN_OFTEN, WEIGHTS // numbers))
+        seen = round(budget.minutes * PACE / (height * width))
+    return max(FEW_IMAGES, min(seen // SEEN_OFTEN, WEIGHTS // (channels * height * width)))
 
 
 def proposed(
@@ -242,11 +243,12 @@ def proposed(
     test        images of an official test split, 0 without one
     """
     pixels, budget = max(target.height, target.width), resolve_budget(Wishes(), device)
-    many = few_below(budget, target.channels * target.height * target.width, batch=1)
+    many = few_below(budget, (target.channels, target.height, target.width), batch=1)
     few = count < many
     preset = preset_for(pixels, device.type != "cpu", few)
     recipe = recipes.get(preset)
-    some = f"none from {many:,} images on, as fewer are known by heart within {budget}; here {count:,}"
+    usual = PRESETS.get(recipe.network)(target.channels, target.channels, 0).dropout
+    some = f"the preset's from {many:,} images on, as fewer are known by heart within {budget}; here {count:,}"
     flip: dict[str, Any] = {
         "value": "by data",
         "why": "on where mirrored images cannot be told apart; --flip forces it",
@@ -265,7 +267,7 @@ def proposed(
         "channels": {"value": target.channels, "why": "1 where at least 90% are grey, else 3"},
         "preset": {"value": preset, "why": f"for {count:,} images of {size} on {device.type}"},
         "batch": {"value": recipe.batch, "why": f"of preset {preset}"},
-        "dropout": {"value": DROPOUT_OF_FEW if few else 0.0, "why": some},
+        "dropout": {"value": DROPOUT_OF_FEW if few else usual, "why": some},
         "augment": {"value": AUGMENT_OF_FEW if few else 0.0, "why": some},
         "flip": flip,
         "classes": {"value": 0 if classes is None else len(classes), "why": "by --labels"},

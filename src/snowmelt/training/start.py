@@ -14,13 +14,16 @@ import torch
 
 from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError, unknown_name
+from snowmelt.base.files import user_path
 from snowmelt.data.data_set import Data
 from snowmelt.data.items import Source
 from snowmelt.data.pipeline import FINGERPRINT, load_data
 from snowmelt.data.sources import settled_name
 from snowmelt.data.sources.beside import is_table
-from snowmelt.data.sources.torch_dataset import source_of
+from snowmelt.data.sources.torch_dataset import OBJECT, source_of
 from snowmelt.model.networks import parameter_count
+from snowmelt.training.budget import Budget
+from snowmelt.training.checkpoint import load_position
 from snowmelt.training.command import command_of, prolonged
 from snowmelt.training.config import DataConfig, load_config, save_config
 from snowmelt.training.distributed import World, joined_world, local_rank
@@ -85,10 +88,13 @@ def train(
             wanted = replace(wanted, labels=recipes.get(asked.preset).labels)
         source = _source(data, wanted.labels)
         loaded = _load(source, wanted, reporter, world, loading)
+        for line in loaded.report.lines():
+            reporter.note(line)
         data_config = DataConfig(
             # A run must find its data from any folder it is resumed in.
             source=source.name if isinstance(source, Source) else settled_name(source),
             fingerprint=loaded.fingerprint,
+            known_by=dict(loaded.known_by),
             **{
                 **vars(wanted),
                 "size": loaded.training.images.shape[2:],
@@ -158,15 +164,21 @@ def resume(
     chosen = choose_device(device, local_rank())
     with joined_world(chosen) as world, torch.random.fork_rng(devices=_gpus()):
         reporter.follow(world)
-        if (minutes, images, steps) != (None, None, None):
-            asked = Wishes(minutes=minutes, images=images, steps=steps)
-            if (budget := resolve_budget(asked, chosen)) != config.budget:
-                config = replace(config, budget=budget, command=prolonged(config.command, run, asked))
+        asked = Wishes(minutes=minutes, images=images, steps=steps)
+        budget = config.budget if asked == Wishes() else resolve_budget(asked, chosen)
+        if budget != config.budget:
+            _require_more(budget, run)
+            config = replace(config, budget=budget, command=prolonged(config.command, run, asked))
         require_even(config.batch, world.size)
         stored = config.data
         wanted = DataWishes(**{field.name: getattr(stored, field.name) for field in fields(DataWishes)})
+        if data is None and stored.source == OBJECT:
+            raise SnowmeltError(
+                f"--resume {run}: it was trained on a Dataset that was given as an object.",
+                f"Give it again, in Python: snowmelt.resume({str(run)!r}, data=dataset)",
+            )
         source = stored.source if data is None else _source(data, wanted.labels)
-        loaded = _load(source, wanted, reporter, world, loading, quiet=True)
+        loaded = _load(source, wanted, reporter, world, loading, stored.known_by)
         if not stored.fingerprint.startswith(FINGERPRINT):
             reporter.note("This run is of an older version: whether its images are still the same is not checked.")
         elif loaded.fingerprint != stored.fingerprint:
@@ -175,6 +187,8 @@ def resume(
                 "the run began with.",
                 "Put the data back as it was, or start a new run on the new data.",
             )
+        else:  # of a run that was begun when this was not written down
+            config = replace(config, data=replace(stored, known_by=dict(loaded.known_by)))
         trainer = Trainer(config, loaded, run, chosen, world, reporter)
         with claimed(run, world.leads):
             reporter.open_log(run / LOG)
@@ -184,6 +198,18 @@ def resume(
             world.wait()
             _run(trainer)
         return run
+
+
+def _require_more(budget: Budget, run: Path) -> None:
+    """Refuse a new budget that the run has used up: nothing would be trained, and its record would say otherwise."""
+    position = load_position(run)
+    used: dict[str, Any] = {"minutes": position.elapsed / 60, "images": position.images, "steps": position.step}
+    if vars(budget)[budget.unit] < used[budget.unit]:
+        told = float(f"{used[budget.unit]:.4g}") if budget.unit == "minutes" else used[budget.unit]
+        raise SnowmeltError(
+            f"{budget} are less than {run} has been trained for: {told:,} {budget.unit}.",
+            f"A budget is of the whole run: give more (--{budget.unit}), or resume it without one.",
+        )
 
 
 def _gpus() -> list[int]:
@@ -207,7 +233,7 @@ def _settled_file(name: str | None) -> str | None:
     """A path as it is found from any folder; one inside the data's own folder stays relative to it."""
     if name is None:
         return None
-    path = Path(name).expanduser()
+    path = user_path(name)
     return str(path.absolute()) if path.exists() else name
 
 
@@ -217,13 +243,9 @@ def _load(
     reporter: Reporter,
     world: World,
     loading: Callable[[int, int], None] | None,
-    quiet: bool = False,
+    known_by: dict[str, str] | None = None,
 ) -> Data:
-    loaded = load_data(source, **vars(wanted), progress=loading if world.leads else None)
-    if not quiet:
-        for line in loaded.report.lines():
-            reporter.note(line)
-    return loaded
+    return load_data(source, **vars(wanted), known_by=known_by, progress=loading if world.leads else None)
 
 
 def run_name(data: Any) -> str:
@@ -231,7 +253,7 @@ def run_name(data: Any) -> str:
     not hold; "dataset" for a Dataset.
     """
     if not isinstance(data, str | Path):
-        return "dataset"
+        return OBJECT
     data = str(data)
     if "://" in data:
         data = urlsplit(data).path

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import user_path
 
 TABLES = (".csv", ".jsonl")
 Row = tuple[int, Mapping[str, Any]]  # the line it is in, and its values
@@ -25,7 +26,7 @@ def read_table(flag: str, way: str, root: Path) -> tuple[Path, list[Row]]:
 
     Raises SnowmeltError where it is not there or is no table.
     """
-    path = Path(way).expanduser()
+    path = user_path(way)
     if not path.exists():
         path = root / way
     try:

@@ -12,7 +12,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import atomic_file
+from snowmelt.base.files import atomic_file, user_path
 from snowmelt.data.cache import user_cache
 
 VARIABLE = "SNOWMELT_DATA"
@@ -34,7 +34,7 @@ class Published:
     def path(self) -> Path:
         """Where it is kept: $SNOWMELT_DATA or the user's cache, in a folder of the data set's name."""
         named = os.environ.get(VARIABLE)
-        return (Path(named).expanduser() if named else user_cache() / FOLDER) / self.data / self.name
+        return (user_path(named) if named else user_cache() / FOLDER) / self.data / self.name
 
 
 def fetched(file: Published, otherwise: str = "") -> Path:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import user_path
 from snowmelt.base.registry import Entry, Registry
 from snowmelt.data.items import Source
 
@@ -34,7 +35,7 @@ ADDRESS = "://"  # what no path holds, though it might look like one: https://ho
 def settled_name(data: str | Path) -> str:
     """The name by which `open_source` finds the same data from any folder: a path becomes absolute."""
     text = str(data)
-    path = Path(text).expanduser()
+    path = user_path(text)
     if text in _builtin() or ((ADDRESS in text or not path.exists()) and _named(text) is not None):
         return text
     return str(path.absolute())
@@ -65,7 +66,7 @@ def open_source(data: str | Path, labels: str = "auto") -> Source:
     elsewhere = _named(text)
     if ADDRESS in text and elsewhere is not None:
         return elsewhere.find(text, labels)
-    path = Path(text).expanduser()
+    path = user_path(text)
     for entry in entries:
         if entry.value.accepts is not None and entry.value.accepts(path):
             return entry.value.find(str(path), labels)
@@ -87,7 +88,7 @@ def _choices(title: str, entries: Sequence[Entry[Kind]]) -> str:
 
 def nearest(text: str) -> str:
     """A sentence with the built-in name and the existing path that look most like `text`, or nothing."""
-    path = Path(text).expanduser()
+    path = user_path(text)
     guesses = get_close_matches(text.lower(), list(_builtin()), n=1)
     missing = path.absolute()
     while not missing.parent.is_dir():

@@ -18,11 +18,12 @@ from snowmelt.data.planes import fitted_planes
 from snowmelt.data.sources.labels import Labels, array_labels
 from snowmelt.data.sources.table import TRAIN, source_of_tables
 
+OBJECT = "dataset"  # the name of what was given as an object, if it has no other
 TARGETS = ("targets", "labels")  # what torchvision's data sets call the list of all labels
 
 
 def source_of(
-    dataset: Any, name: str = "dataset", class_names: Sequence[str] | None = None, labels: str = "auto"
+    dataset: Any, name: str = OBJECT, class_names: Sequence[str] | None = None, labels: str = "auto"
 ) -> Source:
     """The source of a map-style Dataset, or of a Dataset or DatasetDict of the library `datasets`.
 

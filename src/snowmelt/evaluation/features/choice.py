@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import user_path
 from snowmelt.base.registry import Registry
 from snowmelt.data.cache import Cache, user_cache
 from snowmelt.evaluation.features import fitted as fitting
@@ -103,7 +104,7 @@ def _fit(real: Pictures, path: Path, tell: Callable[[str], None]) -> None:
 
 def choose(name: str, wanted: Wanted) -> tuple[Extractor, str]:
     """The network called `name`, or in the file of that name, and a sentence about the choice."""
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_file() and path.suffix == ".safetensors":
         return load_network(path, wanted.device), f"Features of {path}"
     if path.is_file():

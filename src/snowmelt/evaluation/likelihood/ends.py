@@ -78,10 +78,8 @@ def reconstruction(subject: Subject) -> Reconstruction:
         D = estimate.cpu().double()
         if exact:
             found = _exact_decoder(subject, x_0, x_1.cpu().double() / broadcast(level.alpha, x_0))
-        elif subject.levels is not None:
-            found = decoder_nll(x_0, D, log_std, subject.levels)
         else:
-            found = _density(x_0, D, log_std)
+            found = decoder_nll(x_0, D, log_std, subject.levels)
         nats.append(found)
         errors.append((x_0 - D).square().flatten(1).sum(1))
     about = "a Gaussian about D(x_1), standard deviation"
@@ -118,12 +116,6 @@ def log_variance_bounds(s: Level, t: Level) -> tuple[Tensor, Tensor]:
     """log-variance of the posterior q(x_s | x_t, x_0) and of the forward step q(x_t | x_s), [B] float64."""
     new = new_noise(s, t)
     return (s.sigma**2 * new).log(), (t.sigma**2 * new).log()
-
-
-def _density(x_0: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """-log N(x_0; mean, std^2), [B] nats."""
-    terms = 0.5 * ((x_0 - mean) * torch.exp(-log_std)) ** 2 + log_std + 0.5 * math.log(2 * math.pi)
-    return terms.flatten(1).sum(1)
 
 
 def _exact_decoder(subject: Subject, x_0: Tensor, y: Tensor) -> Tensor:
