@@ -91,6 +91,12 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, with those that it lies in, unless it is there; a user is told why it cannot be."""
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def sync_folder(path: Path) -> None:
     """Make a rename inside `path` durable (a no-op where folders cannot be opened, as on Windows)."""
     if os.name == "nt":

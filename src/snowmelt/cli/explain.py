@@ -37,7 +37,7 @@ def explain(
     from tempfile import TemporaryDirectory
     from time import monotonic
 
-    from snowmelt.base.files import disk_errors
+    from snowmelt.base.files import make_folder
     from snowmelt.explain.setting import FAST, FULL, Setting
     from snowmelt.explain.site import make_chapters, require_place, write_site
     from snowmelt.report.status import Status
@@ -47,8 +47,7 @@ def explain(
     with TemporaryDirectory(prefix="snowmelt-") as folder, Status() as status:
         setting = Setting(Path(folder), FAST if fast else FULL, data, model, device, status.tell)
         setting.check()
-        with disk_errors(out):  # before minutes are spent
-            out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)  # before minutes are spent
         made = make_chapters(setting)
         about = setting.about(monotonic() - began)
     index = write_site([chapter for chapter, _ in made], out, about)

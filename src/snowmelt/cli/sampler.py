@@ -11,13 +11,12 @@ from cyclopts import Parameter
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.cli.values import Whole, parse_options
 
-CERTIFICATE, ERRORS = "certificate.json", "error.png"
-
 if TYPE_CHECKING:
     from torch import Tensor
 
     from snowmelt.sampling.tableau import Tableau
 
+CERTIFICATE, ERRORS = "certificate.json", "error.png"
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", negative="")]
 Flag = Annotated[bool, Parameter(negative="")]
 DISCRETE_STEPS = 1000
@@ -134,7 +133,7 @@ def certify(
     *,
     set_: Settings = (),
     out: Path | None = None,
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Flag = False,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> int:
     """Prove a sampler on data whose flow is known exactly: order, errors, law, consistency. Takes seconds.
@@ -154,7 +153,7 @@ def certify(
     json_
         Print it as JSON.
     """
-    from snowmelt.base.files import disk_errors, require_new_file, write_json
+    from snowmelt.base.files import make_folder, require_new_file, write_json
     from snowmelt.oracle.certificate import certify as measure
     from snowmelt.oracle.certificate import certify_tableau
     from snowmelt.report.certificate import draw_errors, lines
@@ -162,19 +161,18 @@ def certify(
     from snowmelt.sampling.tableau import load_tableau
 
     options = parse_options(list(set_))
+    table = None
     if not name.endswith(".json"):
         solvers.entry(name)  # told before a folder is made
+    elif options:
+        raise SnowmeltError("--set belongs to samplers by name; a table has its options in it already.")
+    else:
+        table = load_tableau(Path(name))
     if out is not None:
-        with disk_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for file in (CERTIFICATE, ERRORS):
             require_new_file(out / file, overwrite)
-    if name.endswith(".json"):
-        if options:
-            raise SnowmeltError("--set belongs to samplers by name; a table has its options in it already.")
-        certificate = certify_tableau(load_tableau(Path(name)))
-    else:
-        certificate = measure(name, options)
+    certificate = measure(name, options) if table is None else certify_tableau(table)
     if out is not None:
         write_json(out / CERTIFICATE, certificate.to_json())
         draw_errors(certificate, out / ERRORS)
@@ -195,7 +193,7 @@ def statistics(
     count: Annotated[Whole, Parameter(name=("-n", "--count"))] = 1024,
     levels: Whole = 64,
     device: str = "auto",
-    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    overwrite: Flag = False,
 ) -> None:
     """Measure a model's error by noise level, from which `ddpm --set variance=analytic` takes its best variance.
 
@@ -217,11 +215,10 @@ def statistics(
         Replace the file if it is there already.
     """
     from snowmelt import api
-    from snowmelt.base.files import disk_errors, quoted, require_new_file
+    from snowmelt.base.files import make_folder, quoted, require_new_file
     from snowmelt.sampling.analytic import save_denoising_error
 
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     require_new_file(out, overwrite)
     save_denoising_error(api.denoising_error(model, data, count, levels, device), out)
     command = f"snowmelt sample {quoted(model)} --sampler ddpm --set variance=analytic --set error={quoted(out)}"

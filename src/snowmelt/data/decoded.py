@@ -25,7 +25,7 @@ from snowmelt.data.scan import decode
 FORMAT = 2  # of what is kept, and of how it is decoded: another number makes another entry
 PIXELS, DIGESTS = "pixels.npy", "digests.npy"
 SAMPLED = 256  # pictures whose extremes stand for those of all, where not all are decoded
-BY_PIXELS, BY_FILES = KNOWN_BY = "pixels", "files"
+BY_PIXELS, BY_FILES = "pixels", "files"
 
 Digests = NDArray[np.uint8]
 Done = Callable[[int], None]
@@ -68,8 +68,8 @@ def decoded(
 
     name      of the source, for people
     done      is told of decoded items, `hashed` of items whose bytes were read to tell whether they are in the cache
-    known_by  one of KNOWN_BY, as at an earlier time: the room in cache and memory, which may be another by now, then
-              decides nothing but the speed; None leaves it to the room
+    known_by  BY_PIXELS or BY_FILES, as at an earlier time: the room in cache and memory, which may be another by now,
+              then decides nothing but the speed; None leaves it to the room
     """
     found = _decoded(items, target, broken, name, cache, done, hashed)
     if known_by in (None, found.known_by):

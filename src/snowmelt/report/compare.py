@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import disk_errors, write_text
+from snowmelt.base.files import make_folder, write_text
 from snowmelt.image.codec import UINT8, to_source
 from snowmelt.image.grid import labelled_grid
 from snowmelt.image.png import save_png
@@ -39,8 +39,7 @@ def compare_samplers(
         raise SnowmeltError(f"{folder} already holds {what}.", "Choose another --out, or add --overwrite.")
     if len(seeds) > MOST:
         raise SnowmeltError(f"A comparison shows at most {MOST} seeds, not {len(seeds):,}.", "Ask for fewer: -n 16.")
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rows, images = [], []
     for plan in plans:
         start = time.perf_counter()

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import atomic_file, disk_errors, free_name, quoted, write_text
+from snowmelt.base.files import atomic_file, free_name, make_folder, quoted, write_text
 from snowmelt.base.words import printable
 from snowmelt.image.codec import UINT8, to_source
 from snowmelt.image.grid import image_grid
@@ -71,8 +71,7 @@ class SampleWriter:
         self._grid: list[Tensor] = []
 
     def __enter__(self) -> SampleWriter:
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         return self
 
     def track(

@@ -51,6 +51,11 @@ class DataConfig:
     fingerprint: str
     known_by: dict[str, str] | None
 
+    @property
+    def wishes(self) -> dict[str, Any]:
+        """What `load_data` is to be told beside the source, to find the same images again."""
+        return {name: value for name, value in vars(self).items() if name not in ("source", "fingerprint")}
+
 
 @dataclass(frozen=True)
 class TrainConfig:

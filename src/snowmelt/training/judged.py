@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,6 @@ from snowmelt.model.bundle import Model
 from snowmelt.sampling.plan import SamplePlan
 from snowmelt.training.config import DataConfig, load_config
 from snowmelt.training.run import CONFIG
-from snowmelt.training.start import DataWishes
 
 HOLDOUT = 0.05
 Progress = Callable[[int, int], None]
@@ -61,9 +60,8 @@ def data_of(
     """
     config, spec = _data_config(path), model.images
     if named is None and config is not None:
-        wishes = {field.name: getattr(config, field.name) for field in fields(DataWishes)}
         try:
-            data = load_data(config.source, **wishes, known_by=config.known_by, progress=progress)
+            data = load_data(config.source, **config.wishes, progress=progress)
         except SnowmeltError as error:
             trained = f"{error.message} The model was trained on it."
             raise SnowmeltError(trained, "Name it where it is now: --real DATA") from error

@@ -15,7 +15,6 @@ import torch
 from snowmelt.base.device import choose_device
 from snowmelt.base.errors import SnowmeltError, unknown_name
 from snowmelt.base.files import user_path
-from snowmelt.data.data_set import Data
 from snowmelt.data.items import Source
 from snowmelt.data.pipeline import FINGERPRINT, load_data
 from snowmelt.data.sources import settled_name
@@ -26,7 +25,7 @@ from snowmelt.training.budget import Budget
 from snowmelt.training.checkpoint import load_position
 from snowmelt.training.command import command_of, prolonged
 from snowmelt.training.config import DataConfig, load_config, save_config
-from snowmelt.training.distributed import World, joined_world, local_rank
+from snowmelt.training.distributed import joined_world, local_rank
 from snowmelt.training.initial import fitted, read_initial
 from snowmelt.training.loop import Trainer
 from snowmelt.training.progress import Reporter
@@ -87,7 +86,7 @@ def train(
         if wanted.labels == "auto" and asked.preset != "auto":
             wanted = replace(wanted, labels=recipes.get(asked.preset).labels)
         source = _source(data, wanted.labels)
-        loaded = _load(source, wanted, reporter, world, loading)
+        loaded = load_data(source, **vars(wanted), progress=loading if world.leads else None)
         for line in loaded.report.lines():
             reporter.note(line)
         data_config = DataConfig(
@@ -171,14 +170,13 @@ def resume(
             config = replace(config, budget=budget, command=prolonged(config.command, run, asked))
         require_even(config.batch, world.size)
         stored = config.data
-        wanted = DataWishes(**{field.name: getattr(stored, field.name) for field in fields(DataWishes)})
         if data is None and stored.source == OBJECT:
             raise SnowmeltError(
                 f"--resume {run}: it was trained on a Dataset that was given as an object.",
                 f"Give it again, in Python: snowmelt.resume({str(run)!r}, data=dataset)",
             )
-        source = stored.source if data is None else _source(data, wanted.labels)
-        loaded = _load(source, wanted, reporter, world, loading, stored.known_by)
+        source = stored.source if data is None else _source(data, stored.labels)
+        loaded = load_data(source, **stored.wishes, progress=loading if world.leads else None)
         if not stored.fingerprint.startswith(FINGERPRINT):
             reporter.note("This run is of an older version: whether its images are still the same is not checked.")
         elif loaded.fingerprint != stored.fingerprint:
@@ -235,17 +233,6 @@ def _settled_file(name: str | None) -> str | None:
         return None
     path = user_path(name)
     return str(path.absolute()) if path.exists() else name
-
-
-def _load(
-    source: str | Source,
-    wanted: DataWishes,
-    reporter: Reporter,
-    world: World,
-    loading: Callable[[int, int], None] | None,
-    known_by: dict[str, str] | None = None,
-) -> Data:
-    return load_data(source, **vars(wanted), known_by=known_by, progress=loading if world.leads else None)
 
 
 def run_name(data: Any) -> str:
