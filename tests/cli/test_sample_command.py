@@ -46,8 +46,8 @@ def test_a_picture_a_sample_a_grid_and_a_line_about_each(draw, finished_run):
     assert rows(folder)[1] == {
         "file": "000001.png", "seed": 1, "class": "Sneaker", "sampler": "unipc", "steps": 2, "grid": "logistic",
         "options": {}, "clip": "none", "evaluations": 2,
-        "guidance": 1.0, "away_from": None, "guide": None, "guided_between": None, "noise": "fresh",
-        "weights": "ema", "precision": "fp32", "model": model.digest,
+        "guidance": 1.0, "class_guidance": 1.0, "away_from": None, "guide": None, "guided_between": None,
+        "noise": "fresh", "weights": "ema", "precision": "fp32", "model": model.digest,
     }  # fmt: skip
     picture = Image.open(folder / "000001.png")
     assert (picture.size, picture.mode) == ((8, 8), "RGB")

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from onnx_models import AGE, HO, model
+from onnx_models import AGE, CLASSED, HO, model
 
 from browser import CHROMIUM, Browser
 from snowmelt.interop.onnx import draw
@@ -88,13 +88,14 @@ class StandIn:
     ("made", "asked"),
     [
         ({}, {"steps": 5}),
+        ({"process": CLASSED}, {"steps": 5}),
         ({}, {"steps": 5, "guidance": 2.0, "clip": "dynamic"}),
         (
             {"process": HO, "guided": False, "learned": True},
             {"steps": 5, "options": {"variance": "learned"}, "clip": "none"},  # clamped, all would end at -1 or 1
         ),
     ],
-    ids=["guide", "class", "learned"],
+    ids=["guide", "guide and class", "class", "learned"],
 )
 def test_the_page_s_loop_and_noise_are_the_script_s(made, asked, tmp_path):
     plan = plan_sampling(model(**made), **asked)
@@ -119,7 +120,8 @@ def test_the_page_s_loop_and_noise_are_the_script_s(made, asked, tmp_path):
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_the_page_says_what_it_is_of_and_what_it_lacks(tmp_path, width, dark):
-    table = sampler_table(plan_sampling(model(conditions=AGE)))
+    plan = plan_sampling(model(CLASSED, conditions=AGE))
+    table = sampler_table(plan)
     table["files"] = {
         "float32": {"network": "network.onnx", "bytes": 2_000_000},
         "float16": {"network": "network.fp16.onnx", "bytes": 1_000_000},
@@ -129,7 +131,8 @@ def test_the_page_says_what_it_is_of_and_what_it_lacks(tmp_path, width, dark):
     with opened(tmp_path, tmp_path / "profile") as browser:
         browser.open(f"{browser.address}index.html", width, dark=dark)
         browser.value("new Promise((done) => setTimeout(done, 300))")
-        assert "8 x 8 pixels, drawn by dpmpp-2m in 6 steps" in browser.value("document.body.innerText")
+        words = f"8 x 8 pixels, drawn by dpmpp-2m in 6 steps ({plan.evaluations} network passes each)"
+        assert words in browser.value("document.body.innerText")
         options = browser.value("[...document.querySelectorAll('#class option')].map((each) => each.text)")
         assert options == ["All in turn", "boot", "sneaker", "none of these", "No class"]
         assert browser.value("document.getElementById('precision').selectedOptions[0].text") == "float16 (1.0 MB)"

@@ -132,6 +132,18 @@ def test_guidance_without_a_condition_is_an_error_with_a_way_out():
         ClassifierFree(lambda x, *_: x, 2.0)(images(2), LEVEL, None)
 
 
+def test_guidance_that_is_optional_lets_be_what_is_told_nothing():
+    told = Told()
+    optional = ClassifierFree(told, 3.0, optional=True)
+    assert torch.equal(optional(images(2), LEVEL, COND), guided(3.0)[0])
+    D, fraction = optional.with_variance(images(2), LEVEL, COND)
+    expected = ClassifierFree(Told(), 3.0).with_variance(images(2), LEVEL, COND)
+    assert torch.equal(D, expected[0])
+    assert torch.equal(fraction, expected[1])
+    bare = ClassifierFree(lambda x, level, cond: x / 2, 3.0, optional=True)
+    assert torch.equal(bare(images(2), LEVEL, None), images(2) / 2)
+
+
 def test_wrappers_of_a_denoiser_without_learned_variance_say_so():
     for wrapper in (ClassifierFree(lambda x, *_: x, 1.0), Clipped(lambda x, *_: x, "clamp")):
         with pytest.raises(SnowmeltError, match="not learned a variance"):

@@ -12,7 +12,8 @@ from PIL import Image
 from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.bundle import load_model
-from snowmelt.model.guidance import EVERYWHERE, AutoGuided, Interval
+from snowmelt.model.condition import Condition
+from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Interval
 from snowmelt.training.checkpoint import load_latest
 from snowmelt.training.learner import Learner
 
@@ -106,16 +107,39 @@ def test_a_budget_in_minutes_keeps_the_average_nearest_to_what_turned_out_due(mi
     assert load_model(run).guide is not None
 
 
-def test_samples_are_led_away_from_it_by_the_formula_and_cost_twice(guided_run):
+def test_samples_are_led_away_from_no_class_and_from_it_by_the_formula_and_cost_three_times(guided_run):
     model = api.load(guided_run)
-    assert model.sampler.guidance == 2.0
+    assert (model.sampler.guidance, model.sampler.class_guidance) == (2.0, 1.15)
     plan = api.plan_sampling(model, steps=4)
-    assert (plan.away, plan.guidance, plan.evaluations) == ("own", 2.0, 6)  # of levels 80, 6.4, 1.3, 0.2
-    assert api.plan_sampling(model, steps=4, interval=EVERYWHERE).evaluations == 8
+    assert (plan.away, plan.guidance, plan.class_guidance) == ("own", 2.0, 1.15)
+    assert plan.evaluations == 8  # of levels 80, 6.4, 1.3, 0.2
+    assert api.plan_sampling(model, steps=4, interval=EVERYWHERE).evaluations == 12
     x, level = torch.randn(2, *model.images.shape), model.denoiser.schedule.at_log_snr(torch.zeros(2).double())
-    D, weak = model.denoiser(x, level), model.guide(x, level)
-    assert (D - weak).abs().max() > 1e-3
+    cond = Condition(label=torch.tensor([0, 1]))
+    D, none = model.denoiser(x, level, cond), model.denoiser(x, level, cond.withheld(2, x.device))
+    weak = model.guide(x, level, cond)
+    assert min((D - weak).abs().max(), (D - none).abs().max()) > 1e-3
+    led = none + 1.15 * (D - none)
+    torch.testing.assert_close(plan.denoiser(x, level, cond), weak + 2.0 * (led - weak))
+
+
+def test_where_no_class_is_told_the_guide_alone_leads(guided_run):
+    plan = api.plan_sampling(api.load(guided_run), steps=4)
+    x, level = (
+        torch.randn(2, *plan.model.images.shape),
+        plan.model.denoiser.schedule.at_log_snr(torch.zeros(2).double()),
+    )
+    D, weak = plan.model.denoiser(x, level), plan.model.guide(x, level)
     torch.testing.assert_close(plan.denoiser(x, level), weak + 2.0 * (D - weak))
+    withheld = Condition(label=torch.tensor([0, 1])).withheld(2, x.device)
+    torch.testing.assert_close(plan.denoiser(x, level, withheld), weak + 2.0 * (D - weak))
+
+
+def test_a_run_that_is_told_no_class_or_is_never_without_has_its_guide_alone(minimal, shoes, tmp_path):
+    for name, said in (("none", {"labels": "none"}), ("always", {"label_dropout": 0.0})):
+        run = api.train(shoes, out=tmp_path / name, preset=minimal, steps=8, guide_at=0.25, lr=0.01, **said)
+        plan = api.plan_sampling(api.load(run), steps=4)
+        assert (plan.away, plan.class_guidance, plan.evaluations) == ("own", 1.0, 6)
 
 
 def test_a_checkpoint_is_drawn_from_as_the_model_of_its_step(guided_run):
@@ -153,14 +177,12 @@ def test_evaluations_are_counted_where_guidance_acts(guided_run):
     called = []
 
     def counting(x, level, cond):
-        called.append(1)
+        called.extend(x)
         return x * 0
 
-    from dataclasses import replace
-
-    own = AutoGuided(counting, counting, 1.5, plan.interval)
+    own = AutoGuided(ClassifierFree(counting, 1.15, plan.interval, optional=True), counting, 1.5, plan.interval)
     next(replace(plan, denoiser=own).batches([0], ask_of(model), 1))
-    assert 5 < plan.evaluations == len(called) < 10
+    assert 5 < plan.evaluations == len(called) < 15
 
 
 def ask_of(model):
@@ -179,13 +201,11 @@ def test_a_damaged_guide_is_refused(guided_run):
 
 
 def test_the_record_says_what_led(snowmelt, guided_run, tmp_path):
-    import json
-
     answer = snowmelt("sample", guided_run, "-n", 2, "--steps", 3, "--out", tmp_path / "out")
     assert answer.code == 0
-    assert "2 images, 5 evaluations each" in answer.out
+    assert "2 images, 7 evaluations each" in answer.out
     row = json.loads((tmp_path / "out" / "samples.jsonl").read_text().splitlines()[0])
-    assert (row["guidance"], row["away_from"], row["evaluations"]) == (2.0, "own", 5)
+    assert (row["guidance"], row["class_guidance"], row["away_from"], row["evaluations"]) == (2.0, 1.15, "own", 7)
     plain = api.sample(api.load(guided_run), 2, steps=3, guidance=1)
     assert not np.array_equal(plain, api.sample(api.load(guided_run), 2, steps=3))
 

@@ -71,7 +71,7 @@ def test_what_is_left_open_is_the_presets():
     assert process("ddpm-cifar10", predict="eps", schedule="linear") == recipes.get("ddpm-cifar10").process
 
 
-def test_samples_of_our_own_presets_take_fifteen_evaluations(setup):
+def test_samples_of_our_own_presets_take_twenty_evaluations_with_classes_and_fifteen_without(setup):
     sampler = setup(preset="tiny").config.process.sampler
     assert (sampler.name, sampler.steps, sampler.grid, sampler.options) == (
         "unipc",
@@ -80,6 +80,7 @@ def test_samples_of_our_own_presets_take_fifteen_evaluations(setup):
         {"sigma_floor": 0.05},
     )
     assert (sampler.guidance, sampler.guided_above, sampler.guided_to) == (2.0, 0.1, 5.0)
+    assert sampler.class_guidance == 1.15
     levels = make_grid("logistic", Schedule("edm"), 10, **sampler.options)[:-1]
     ratio = (-levels / 2).exp()
     assert 10 + int(((ratio > 0.1) & (ratio <= 5.0)).sum()) == 15

@@ -234,6 +234,8 @@ class Edit:
             most = self.schedule.steps or usual
             steps, options = (min(usual, most) if steps is None else steps), {**kept, **options}
         table = load_tableau(Path(sampler)) if sampler is not None and sampler.endswith(".json") else None
+        if common.class_ is None:  # nothing is told that could be followed more closely
+            self.model = replace(self.model, sampler=replace(self.model.sampler, class_guidance=1.0))
         self.plan: SamplePlan = api.plan_sampling(
             self.model,
             sampler=table or sampler,

@@ -100,7 +100,8 @@ class SamplerDefaults:
     """How the model's author would sample from it.
 
     guidance  how far away from the model's own guide, where it has one; 1 is not at all
-    guided_above, guided_to  the noise levels, as sigma/alpha, at which it acts; None is without end
+    class_guidance  before that, how far away from no class; 1 is not at all
+    guided_above, guided_to  the noise levels, as sigma/alpha, at which both act; None is without end
     """
 
     name: str
@@ -109,6 +110,7 @@ class SamplerDefaults:
     options: dict[str, Any] = field(default_factory=dict)
     clip: str = "none"
     guidance: float = 1.0
+    class_guidance: float = 1.0
     guided_above: float = 0.0
     guided_to: float | None = None
 

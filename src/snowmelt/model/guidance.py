@@ -82,16 +82,19 @@ class ClassifierFree:
     """D_null + w (D_cond - D_null), Ho & Salimans 2022 with w = 1 + their w: 1 is no guidance, 0 no condition.
 
     The two are evaluated as one batch of twice the size; at w = 1, and outside the interval, the condition alone is.
+
+    optional  where no condition is given there is nothing to strengthen; False: that is an error
     """
 
     denoiser: Denoiser
     weight: float
     interval: Interval = EVERYWHERE
+    optional: bool = False
 
     def __call__(self, x: Tensor, level: Level, cond: Condition | None = None) -> Tensor:
         """The guided estimate."""
         active = self.interval.holds(level)
-        if self.weight == 1 or not bool(active.any()):
+        if self._idle(active, cond):
             return self.denoiser(x, level, cond)
         D, D_null = self.denoiser(*self._doubled(x, level, cond)).chunk(2)
         return _extrapolate(D, D_null, self.weight, active)
@@ -99,11 +102,14 @@ class ClassifierFree:
     def with_variance(self, x: Tensor, level: Level, cond: Condition | None = None) -> tuple[Tensor, Tensor]:
         """The guided estimate, and the variance fraction of the conditional one."""
         learned, active = learned_variance(self.denoiser), self.interval.holds(level)
-        if self.weight == 1 or not bool(active.any()):
+        if self._idle(active, cond):
             return learned.with_variance(x, level, cond)
         both, fractions = learned.with_variance(*self._doubled(x, level, cond))
         D, D_null = both.chunk(2)
         return _extrapolate(D, D_null, self.weight, active), fractions.chunk(2)[0]
+
+    def _idle(self, active: Tensor, cond: Condition | None) -> bool:
+        return self.weight == 1 or not bool(active.any()) or (self.optional and cond is None)
 
     def _doubled(self, x: Tensor, level: Level, cond: Condition | None) -> tuple[Tensor, Level, Condition]:
         if cond is None:

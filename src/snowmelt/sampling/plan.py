@@ -35,6 +35,7 @@ class SamplePlan:
     denoiser  the model with clipping and guidance around it
     brownian  whether noise is read off one path per seed
     guidance  how strong it is; 1 is none
+    class_guidance  how far, before it leads away from the model's own guide, away from no class; 1 is not at all
     away      from what it leads: class (from no class), own (from the model's own guide), guide (from another model);
               None where there is no guidance
     interval  the noise levels at which it acts
@@ -48,6 +49,7 @@ class SamplePlan:
     denoiser: Clipped
     brownian: bool = False
     guidance: float = 1.0
+    class_guidance: float = 1.0
     away: str | None = None
     interval: Interval = EVERYWHERE
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -55,11 +57,11 @@ class SamplePlan:
 
     @property
     def evaluations(self) -> int:
-        """How often a network looks at each image; where guidance acts, twice a row."""
+        """How often a network looks at each image: where guidance acts twice a row, or three times."""
         table = self.tableau
         rows = torch.tensor([bool(row.b) for row in table.rows])
-        twice = rows & self.interval.holds(table.level)[:-1] if self.away else torch.zeros_like(rows)
-        return int(rows.sum() + twice.sum())
+        led = rows & self.interval.holds(table.level)[:-1]
+        return int(rows.sum() + led.sum() * ((self.away is not None) + (self.class_guidance != 1)))
 
     @property
     def about(self) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class SamplePlan:
             "clip": self.denoiser.clip,
             "evaluations": self.evaluations,
             "guidance": self.guidance,
+            "class_guidance": self.class_guidance,
             "away_from": self.away,
             "guide": None if self.guide is None else self.guide.digest,
             "guided_between": self._guided_between,
@@ -124,7 +127,7 @@ def plan_sampling(
 
     sampler   a name in `snowmelt.sampling.solvers`, or a table
     guidance  1 is none; above 1 follows the class more closely (Ho & Salimans 2022). None leads away from the
-              guide that the model brings, as far as its author found best
+              guide that the model brings, and where its author found that better a little from no class before
     interval  the noise levels at which guidance acts; None is everywhere, or for the model's own guide as it says
     guide     a weaker model to guide away from, instead of away from no class (Karras et al. 2024); None for the
               model's own where `guidance` is None
@@ -154,8 +157,19 @@ def plan_sampling(
         interval = Interval(default.guided_above, default.guided_to or math.inf) if own else EVERYWHERE
     denoiser, weight, away = _guided(model, guidance, interval, guide)
     clipped = Clipped(denoiser, clip or default.clip)  # type: ignore[arg-type]
-    led = guide if away == "guide" else None
-    return SamplePlan(model, tableau, grid, clipped, brownian, weight, away, interval, chosen, led)
+    return SamplePlan(
+        model,
+        tableau,
+        grid,
+        clipped,
+        brownian,
+        weight,
+        default.class_guidance if away == "own" else 1.0,
+        away,
+        interval,
+        chosen,
+        guide if away == "guide" else None,
+    )
 
 
 def _usual_steps(own: int, schedule: Schedule) -> int:
@@ -178,10 +192,11 @@ def _guided(
         weight, away = AWAY if guidance is None else guidance, "guide"
     elif guidance is None:
         weak, weight, away = model.guide, model.sampler.guidance, "own"
+        denoiser = ClassifierFree(denoiser, model.sampler.class_guidance, interval, optional=True)
     elif guidance != 1:
         return ClassifierFree(denoiser, guidance, interval), guidance, "class"
     if weak is None or weight == 1:
-        return denoiser, 1.0, None
+        return model.denoiser, 1.0, None
     return AutoGuided(denoiser, weak, weight, interval), weight, away
 
 

@@ -63,7 +63,7 @@ def read_initial(source: str) -> Initial:
         learned_variance=denoiser.learned_variance,
         clock=denoiser.clock_name,
         # Its own guide does not come along: it is led away from what it was, not from what it becomes.
-        sampler=replace(model.sampler, guidance=1.0, guided_above=0.0, guided_to=None),
+        sampler=replace(model.sampler, guidance=1.0, class_guidance=1.0, guided_above=0.0, guided_to=None),
     )
     settled = config_from_dict(config_to_dict(network))  # type: ignore[arg-type]
     return Initial(source, settled, process, model.images, denoiser.network.state_dict())

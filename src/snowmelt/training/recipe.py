@@ -75,7 +75,9 @@ class Recipe:
     decay          the last part of the run over which the rate falls to zero
     emas           two averages, see training.ema.parse_profile; the first is the model's
     guide_at       the part of the run after which the average is kept as the model's guide; 0: it has none
-    guidance       how far samples are led away from it, and at which sigma/alpha
+    guidance       how far samples are led away from it
+    class_guidance how far, before that, away from no class, where there are classes
+    guided         the sigma/alpha between which both act
     dropout        None leaves the network preset's
     flip           mirror images at random; None decides by the data
     augment        probability of each transformation of training.augment
@@ -97,6 +99,7 @@ class Recipe:
     emas: tuple[str, ...] = ("power:0.05", "power:0.10")
     guide_at: float = 0.0
     guidance: float = AWAY
+    class_guidance: float = 1.15
     guided: tuple[float, float] = (0.1, 5.0)
     dropout: float | None = None
     flip: bool | None = None

@@ -151,10 +151,14 @@ def resolve(
         handedness = measure_handedness(data.training.images, data.training.labels)
         flip = handedness.mirroring
         reasons.append(str(handedness))
+    label_dropout = _label_dropout(wishes, bool(data.class_names) or data.conditions != NOTHING_ELSE)
     guide_at = recipe.guide_at if wishes.guide_at is None else wishes.guide_at
     if guide_at > 0:
         low, high = recipe.guided
         led = replace(process.sampler, guidance=recipe.guidance, guided_above=low, guided_to=high)
+        # Found best where a class is all that is told; a network that was never told none knows nothing of it.
+        if data.class_names and data.conditions == NOTHING_ELSE and label_dropout > 0:
+            led = replace(led, class_guidance=recipe.class_guidance)
         process = replace(process, sampler=led)
     config = TrainConfig(
         command=command,
@@ -179,7 +183,7 @@ def resolve(
         flip=flip,
         augment=augmented,
         stratified=recipe.stratified,
-        label_dropout=_label_dropout(wishes, bool(data.class_names) or data.conditions != NOTHING_ELSE),
+        label_dropout=label_dropout,
         precision=precision,
         recompute=wishes.recompute,
         compile=wishes.compile,

@@ -106,7 +106,7 @@ def write_pipeline(model: Model, class_name: str | None, card: Card, address: st
             "images": images.to_config(),
             "training": model.training,
             "digest": model.digest,
-            "sampler": asdict(replace(model.sampler, guidance=1.0)),  # the guide is left out
+            "sampler": asdict(replace(model.sampler, guidance=1.0, class_guidance=1.0)),  # the guide is left out
         },
         card=_card(model, images, card, address),
         grid=card.grid,

@@ -42,6 +42,9 @@ def denoise(table: Any, row: Any, network: Any, guide: Any, x: Any, told: Any) -
     D, fraction = estimate(network, told)
     if row["guided"]:
         withheld = {name: np.full_like(told[name], value) for name, value in table["withheld"].items()}
+        if table["class_guidance"] != 1:
+            none, _ = estimate(network, {**told, **withheld})
+            D = none + table["class_guidance"] * (D - none)
         away, _ = estimate(guide, told) if table["guide"] else estimate(network, {**told, **withheld})
         D = away + table["guidance"] * (D - away)
     if table["clip"] != "none":

@@ -11,7 +11,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.sampling.plan import SamplePlan
 from snowmelt.sampling.tableau import Tableau
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 LABEL, VALUES, WITHHELD = "label", "values", "withheld"
 
 
@@ -19,9 +19,11 @@ def sampler_table(plan: SamplePlan) -> dict[str, Any]:
     """What sampling by this plan does, as plain values.
 
     The sampler is bound to the model's schedule, and `rows` carry, where the network is evaluated, the four numbers of
-    D = c_skip x + c_out F(c_in x, c_noise) and whether guidance acts: D = away + guidance (D - away), `away` being the
-    guide's estimate, or the network's own with its inputs replaced as `withheld` says. `start` is the standard
-    deviation of the noise that images begin as. As a sampler's file, `--sampler FILE.json`, the table can be read too.
+    D = c_skip x + c_out F(c_in x, c_noise) and whether guidance acts: first, unless `class_guidance` is 1,
+    D = none + class_guidance (D - none), `none` being the network's own estimate with its inputs replaced as `withheld`
+    says; then D = away + guidance (D - away), `away` being the guide's estimate, or where there is no guide `none`.
+    `start` is the standard deviation of the noise that images begin as. As a sampler's file, `--sampler FILE.json`, the
+    table can be read too.
     """
     model, images = plan.model, plan.model.images
     if images.conditions.pair is not None:
@@ -45,6 +47,7 @@ def sampler_table(plan: SamplePlan) -> dict[str, Any]:
         "learned_variance": model.denoiser.learned_variance,
         "clip": plan.denoiser.clip,
         "guidance": plan.guidance,
+        "class_guidance": plan.class_guidance,
         "guide": plan.away == "own",
         "start": float(schedule.prior_std(start)),
         **tableau.to_json(),

@@ -26,7 +26,8 @@ function set(busy) {
 
 function describe() {
   const steps = table.rows.filter((row) => row.done).length;
-  const calls = table.rows.filter((row) => row.b.length).length + table.rows.filter((row) => row.guided).length;
+  const led = table.rows.filter((row) => row.guided).length * (table.class_guidance === 1 ? 1 : 2);
+  const calls = table.rows.filter((row) => row.b.length).length + led;
   by("about").textContent =
     `A diffusion model of images of ${table.width} x ${table.height} pixels, drawn by ${table.name} in ` +
     `${steps} ${steps === 1 ? "step" : "steps"} (${calls} network passes each).`;

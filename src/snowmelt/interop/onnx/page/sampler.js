@@ -41,9 +41,13 @@ function combined(a, states, b, outputs) {
 async function denoise(table, row, batch, x, told, run) {
   const found = await estimate(table, row, batch, x, told, "network", run);
   if (row.guided) {
-    const less = table.guide ? told : withheld(told, table.withheld);
-    const away = await estimate(table, row, batch, x, less, table.guide ? "guide" : "network", run);
-    found.D = found.D.map((value, i) => away.D[i] + table.guidance * (value - away.D[i]));
+    const lead = async (weight, told, name) => {
+      const away = await estimate(table, row, batch, x, told, name, run);
+      found.D = found.D.map((value, i) => away.D[i] + weight * (value - away.D[i]));
+    };
+    const none = withheld(told, table.withheld);
+    if (table.class_guidance !== 1) await lead(table.class_guidance, none, "network");
+    await lead(table.guidance, table.guide ? told : none, table.guide ? "guide" : "network");
   }
   if (table.clip !== "none") clip(found.D, batch, table.clip === "dynamic");
   return found;
