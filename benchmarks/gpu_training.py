@@ -100,7 +100,9 @@ def train_ddpm_pytorch(batch: int, seconds: float) -> dict:
     from ema_pytorch import EMA
 
     full = tuple(level == ATTENTION for level in range(len(SHAPE.multipliers)))
-    net = Unet(dim=SHAPE.channels, dim_mults=SHAPE.multipliers, channels=3, full_attn=full, dropout=DROPOUT)
+    net = Unet(
+        dim=SHAPE.channels, dim_mults=SHAPE.multipliers, channels=3, full_attn=full, dropout=DROPOUT, flash_attn=True
+    )
     diffusion = GaussianDiffusion(net, image_size=SHAPE.side, timesteps=1000).to(DEVICE)
     optimizer = torch.optim.Adam(diffusion.parameters(), lr=8e-5, betas=(0.9, 0.99))
     average = EMA(diffusion, beta=0.995, update_every=10).to(DEVICE)

@@ -6,10 +6,11 @@
     python -m benchmarks.sampling_search run --vary steps=4,7,10,32 own.guidance=1,1.25,1.5,2 -n 5000
     python -m benchmarks.sampling_search run --vary steps=32 guidance=1 sigma_min=0.02,0.05,0.1
 
-Settings are `sampler`, `grid`, `steps` and `guidance` (away from no class; 1: none), `own.guidance`, `own.guided_above`
-and `own.guided_to` (away from the model's guide), and the options of sampler and grid; what is not said is the model's
-own. Runs on Fashion-MNIST are judged by the classifier that no table is made with, against the 5,000
-images that this data set holds back; those on other data as `snowmelt eval` does. A row a combination in
+Settings are `sampler`, `grid`, `steps` and `guidance` (away from no class alone; 1: not led at all), `own.guidance`
+(away from the model's guide), `own.class_guidance` (before that, and only with it, away from no class),
+`own.guided_above` and `own.guided_to`, and the options of sampler and grid; what is not said is the model's own. Runs
+on Fashion-MNIST are judged by the classifier that no table is made with, against the 5,000 images that this data set
+holds back; those on other data as `snowmelt eval` does. A row a combination in
 benchmarks/results/sampling_search.jsonl.
 """
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snowmelt.base.device import choose_device, choose_precision
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import user_path
 from snowmelt.data.cache import open_cache
 from snowmelt.evaluation.evaluate import FEWEST, NLL_IMAGES, OF_SAMPLES, Evaluation, check_metrics
 from snowmelt.evaluation.evaluate import evaluate as measure
@@ -23,6 +24,7 @@ from snowmelt.model.asked import ask
 from snowmelt.model.bundle import Model, Weights
 from snowmelt.model.condition import Condition
 from snowmelt.model.guidance import Clip
+from snowmelt.model.prediction import EXACT
 from snowmelt.sampling.analytic import DenoisingError, measure_denoising_error
 from snowmelt.sampling.plan import SamplePlan, plan_sampling
 from snowmelt.sampling.tableau import Tableau
@@ -52,8 +54,8 @@ def load(
     Raises SnowmeltError where there is no model, or it is damaged or does not say enough.
     """
     chosen = choose_device(device)
-    model = open_model(Path(path), weights, chosen, Told.of(told or {}))
-    return model.with_precision(choose_precision(precision, chosen))
+    model = open_model(user_path(path), weights, chosen, Told.of(told or {}))
+    return model.with_precision(choose_precision(precision, chosen, model.denoiser.prediction in EXACT))
 
 
 def sample(

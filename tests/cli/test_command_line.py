@@ -225,3 +225,13 @@ def test_doctor_says_what_is_here(snowmelt):
     assert answer.code == 0
     for name in ("snowmelt", "python", "torch", "cpu", "disk", "fashion-mnist", "[log]"):
         assert f"\n{name} " in "\n" + answer.out
+
+
+def test_a_tilde_after_a_flag_is_the_user_s_folder(snowmelt, finished_run, tmp_path, monkeypatch):
+    """No shell puts it there: only where a word begins with it."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    answer = snowmelt("sample", finished_run, "-n", 1, "--steps", 1, "--out=~/pictures")
+    assert answer.code == 0, answer
+    assert (tmp_path / "home" / "pictures" / "000000.png").is_file()
+    assert not (tmp_path / "~").exists()

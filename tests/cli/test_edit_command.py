@@ -155,7 +155,8 @@ def test_what_cannot_be_edited_is_told_and_nothing_is_written(refusal, finished_
     out = ("--out", tmp_path / "out")
     for arguments, match in [
         (("inpaint", finished_run, picture, "--mask", odd), "odd.png has 5 x 8 pixels"),
-        (("inpaint", finished_run, odd, "--mask", mask), "add --fit crop"),
+        (("inpaint", finished_run, picture, "--mask", odd, "--fit", "crop"), "odd.png has 5 x 8 pixels"),
+        (("inpaint", finished_run, odd, "--mask", odd), "add --fit crop"),
         (("inpaint", finished_run, picture, "--mask", black), "is all black"),
         (("inpaint", finished_run, picture), "--mask"),
         (("inpaint", finished_run, picture, "--mask", mask, "--class", "Unicorn"), "Choices: Boot, Sneaker"),
@@ -172,7 +173,7 @@ def test_what_cannot_be_edited_is_told_and_nothing_is_written(refusal, finished_
         (("interpolate", finished_run, picture, picture, "--sampler", "ddpm", "--steps", 5), "adds noise"),
         (("vary", finished_run, picture, "--guidance", 2), "Add --class NAME"),
         (("upscale", finished_run, odd), "is no multiple of"),
-        (("upscale", finished_run, picture), "is no multiple of"),
+        (("upscale", finished_run, picture), "has 8 x 8 pixels already"),
         (("vary", tmp_path / "nowhere", picture), "does not exist"),
     ]:
         assert match in refusal("edit", *arguments, *out), arguments
@@ -183,5 +184,23 @@ def test_colours_of_a_grey_model_are_refused(refusal, minimal, grey_file, pictur
     from snowmelt import api
 
     run = api.train(grey_file, out=tmp_path / "run", preset=minimal, steps=1)
-    assert "1 channel, which have no colours" in refusal("edit", "colorize", run, picture)
+    assert "1 channel, not of red, green and blue" in refusal("edit", "colorize", run, picture)
     assert "is in colour; the model's images have 1 channel" in refusal("edit", "vary", run, picture)
+
+
+def test_where_no_class_was_ever_withheld_one_is_asked_for(refusal, snowmelt, minimal, shoes, picture, tmp_path):
+    from snowmelt import api
+
+    run = api.train(shoes, out=tmp_path / "run", preset=minimal, steps=1, label_dropout=0.0)
+    assert "Add --class NAME, of Boot, Sneaker" in refusal("edit", "vary", run, picture)
+    common = ("--steps", 2, "-n", 1, "--out", tmp_path / "out")
+    assert snowmelt("edit", "vary", run, picture, "--class", "Boot", *common).code == 0
+
+
+def test_a_table_is_walked_whole(snowmelt, finished_run, picture, tmp_path):
+    table = tmp_path / "t.json"
+    table.write_text(snowmelt("sampler", "show", "ddim", "--steps", 3, "--schedule", "edm", "--json").out)
+    out = tmp_path / "out"
+    answer = snowmelt("edit", "vary", finished_run, picture, "--sampler", table, "-n", 1, "--out", out)
+    assert answer.code == 0, answer
+    assert json.loads((out / "samples.jsonl").read_text())["strength"] == 1

@@ -301,3 +301,27 @@ def test_a_model_without_classes_is_judged_by_images_in_class_folders(snowmelt, 
     answer = snowmelt("eval", run, "--real", shoes, "--metrics", "nll", "--nll-images", 2)
     assert answer.code == 0, answer
     assert "is told of its images what is not known" not in answer.out
+
+
+def test_what_values_mean_is_said_where_it_is_not_plain(snowmelt, tmp_path):
+    pixels = np.random.default_rng(0).random((60, 8, 8, 1), np.float32)
+    np.save(tmp_path / "real.npy", (pixels * 255).astype(np.uint8))
+    pixels[0, 0, 0] = -1e-6
+    np.save(tmp_path / "fake.npy", pixels)
+    command = ("eval", "--real", tmp_path / "real.npy", "--fake", tmp_path / "fake.npy", "--metrics", "kid", "--json")
+    result = json.loads(snowmelt(*command, "--out", tmp_path / "a.json").out)
+    assert any(
+        f"Values of {tmp_path / 'fake.npy'} are read from -1, black, to 1, white" in f for f in result["findings"]
+    )
+    assert result["protocol"]["fake"]["values"] == {"dtype": "float32", "low": -1, "high": 1}
+    assert result["protocol"]["real"]["values"] == {"dtype": "uint8", "low": 0, "high": 255}
+
+
+def test_subsets_that_are_the_whole_are_not_shown(snowmelt, tmp_path):
+    for name, seed in (("real", 0), ("fake", 1)):
+        pixels = np.random.default_rng(seed).integers(0, 256, (60, 8, 8, 1), np.uint8)
+        np.save(tmp_path / f"{name}.npy", pixels)
+    command = ("eval", "--real", tmp_path / "real.npy", "--fake", tmp_path / "fake.npy", "--metrics", "kid")
+    answer = snowmelt(*command, "--out", tmp_path / "a.json")
+    assert "Kernel distance" in answer.out
+    assert " subsets of " not in answer.out

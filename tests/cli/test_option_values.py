@@ -50,3 +50,9 @@ def test_options_are_json_values_or_words():
 def test_an_option_without_name_or_value_is_refused(pair):
     with pytest.raises(SnowmeltError, match="name=value"):
         parse_options([pair])
+
+
+def test_the_largest_seed_is_one_and_the_next_is_told_by_how_much(tmp_path):
+    assert parse_seeds(None, 2**63 - 1, 1) == range(2**63 - 1, 2**63)
+    with pytest.raises(SnowmeltError, match=f"Expected 0 to {2**63 - 64}, for 64 images"):
+        parse_seeds(None, 2**63 - 63, 64)

@@ -241,3 +241,11 @@ def test_statistics_are_measured_and_used(snowmelt, finished_run, tmp_path):
         *("--set", "variance=analytic", "--set", f"error={file}"),
     )
     assert drawn.code == 0, drawn
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("edm-stochastic", "S_noise=inf"), ("consistency", "floor=1e200"), ("restart", "K=1000000")]
+)
+def test_numbers_out_of_all_bounds_are_the_user_s_to_mend(refusal, name, said):
+    message = refusal("sampler", "show", name, "--steps", 4, "--set", said)
+    assert f"{name!r} cannot be made with" in message

@@ -298,3 +298,10 @@ def test_an_encrypted_member_is_named(tmp_path):
     path.write_bytes(content)
     with pytest.raises(SnowmeltError, match="encrypted"):
         load_data(path, allow_unreadable=False)
+
+
+def test_folders_that_windows_writes_are_folders(tmp_path):
+    path = write(tmp_path / "a.zip", {f"{name}\\{i}.png": png(i) for name in ("cats", "dogs") for i in range(3)})
+    data = load_data(path, holdout=0)
+    assert data.class_names == ("cats", "dogs")
+    assert data.training.named(0) == "cats/0.png"

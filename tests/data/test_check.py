@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from snowmelt.data.check import inspect
-from snowmelt.data.duplicates import duplicates, looks_of
+from snowmelt.data.duplicates import Looks, duplicates, looks_of
 
 
 def scene(seed, size=(96, 96)):
@@ -69,7 +69,7 @@ def test_looks_of_deep_and_float_pixels_are_those_of_bytes():
     deep, real = bytes_.astype(np.uint16) * 257, bytes_.astype(np.float32) / 255
     assert np.array_equal(looks_of(bytes_).thumbnail, looks_of(deep).thumbnail)
     assert looks_of(real).thumbnail.std() > 10
-    assert duplicates({0: looks_of(bytes_), 5: looks_of(deep)}) == [(0, 5)]
+    assert duplicates({0: looks_of(bytes_), 5: looks_of(deep)}, 9) == [(0, 5)]
 
 
 def test_a_set_of_which_most_is_broken_can_be_checked(album):
@@ -187,3 +187,9 @@ def test_mirroring_is_judged_as_it_is_before_training():
     found = inspect("digits")
     assert not found.handedness.mirroring
     assert found.handedness.accuracy > 0.9
+
+
+def test_of_many_that_are_all_alike_no_more_pairs_are_made_than_are_listed():
+    frames = {i: looks_of(np.asarray(scene(1).convert("L"))[None] // (1 + i % 2) * (1 + i % 2)) for i in range(400)}
+    shifted = {i: Looks(bytes([i % 256, i // 256]), looks.thumbnail, True) for i, looks in frames.items()}
+    assert duplicates(shifted, 5) == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]

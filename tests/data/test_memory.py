@@ -36,6 +36,14 @@ def test_the_smaller_of_system_and_container_counts(machine, arguments, expected
     assert memory.available_memory() == expected
 
 
+def test_files_that_were_read_are_given_back(machine, tmp_path):
+    """Copying a data set into a container does not use up its memory."""
+    machine(free=64 * GIB, limit=16 * GIB, used=15 * GIB)
+    stat = {"anon": 2 * GIB, "file": 13 * GIB, "shmem": GIB, "inactive_file": 8 * GIB, "active_file": 4 * GIB}
+    (tmp_path / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in stat.items()))
+    assert memory.available_memory() == 13 * GIB
+
+
 def test_a_system_that_says_nothing_refuses_nothing(machine, monkeypatch):
     machine()
     monkeypatch.delattr(memory.os, "sysconf")

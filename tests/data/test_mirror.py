@@ -159,8 +159,32 @@ def test_the_answer_depends_on_the_pictures_only():
     first, again = measure_handedness(pictures), measure_handedness(pictures)
     assert first == again
     shuffled = pictures[torch.randperm(150, generator=torch.Generator().manual_seed(1))]
-    assert torch.equal(shuffled[mirror._different(shuffled)], pictures[mirror._different(pictures)])
+
+    def different(x):
+        return x[mirror._different([mirror._digest(picture) for picture in x.numpy()])]
+
+    assert torch.equal(different(shuffled), different(pictures))
     assert measure_handedness(shuffled).accuracy == pytest.approx(first.accuracy, abs=0.01)
+
+
+def test_large_pictures_are_not_all_in_memory_at_once(monkeypatch):
+    x = written(WORDS, 150)
+    expected = measure_handedness(x)
+    monkeypatch.setattr(mirror, "MOST_NUMBERS", 3 * x[0].numel())
+    taken = []
+
+    class Watched:
+        shape = x.shape
+
+        def __len__(self):
+            return len(x)
+
+        def __getitem__(self, places):
+            taken.append(len(places))
+            return x[places]
+
+    assert measure_handedness(Watched()) == expected
+    assert max(taken) == 3
 
 
 def test_of_many_pictures_an_even_part_is_looked_at(monkeypatch):

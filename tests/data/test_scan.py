@@ -121,6 +121,7 @@ def test_the_report_of_the_other_choices(tmp_path, picture):
     picture(tmp_path / "c.png", "I;16", (80, 80))
     lines = inspect(tmp_path, size=(40, 40), fit="stretch").report.lines()
     assert "2 are 16-bit -> training 16 bits; the 8-bit ones are scaled up" in lines
+    assert any("fewer than 16 bits, as a camera's 12, they are dark" in line for line in lines)
     assert "1 of 3 have other proportions than 40x40: they are stretched" in lines
     assert not any("smaller" in line for line in lines)
     picture(tmp_path / "c.png", "L", (80, 80))

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from snowmelt.base.errors import SnowmeltError
@@ -58,3 +60,12 @@ def test_a_settled_name_finds_the_same_data_from_any_folder(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert settled_name("digits") == "digits"
     assert settled_name("photos") == str(tmp_path / "photos")
+
+
+def test_what_is_given_as_a_path_is_one(tmp_path, monkeypatch, picture):
+    """A Path cannot say ./digits."""
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "digits" / "a.png", "L", (9, 9))
+    assert len(open_source(Path("digits"))) == 1
+    assert settled_name(Path("digits")) == str(tmp_path / "digits")
+    assert len(open_source("digits")) == 1797

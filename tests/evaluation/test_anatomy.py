@@ -9,6 +9,7 @@ import torch
 from snowmelt import api
 from snowmelt.data.pipeline import load_data
 from snowmelt.evaluation.anatomy import Anatomy, Losses, anatomy, bounds
+from snowmelt.evaluation.attraction import attraction
 from snowmelt.evaluation.wiener import Wiener
 from snowmelt.image.codec import to_network
 from snowmelt.oracle.finite import FiniteData
@@ -123,3 +124,25 @@ def test_of_large_images_a_part_is_bounded_and_the_loss_is_that_of_the_same_part
     assert near(found.training.mean, found.optimum.mean, (found.training.error**2 + found.optimum.error**2).sqrt())
     monkeypatch.setattr("snowmelt.evaluation.anatomy.LARGEST_COVARIANCE", 10)
     assert len(bounds(data, SCHEDULE, levels=3, seconds=5).places) == 10
+
+
+def test_how_many_images_are_looked_at_at_once_changes_no_number(data):
+    halved = lambda x, level, cond=None: 0.5 * x  # noqa: E731
+    whole, parts = (taken_apart(halved, data, images=50, batch=batch) for batch in (64, 7))
+    torch.testing.assert_close(whole.training.mean, parts.training.mean, rtol=1e-6, atol=0)
+    one, other = (attraction(halved, SCHEDULE, data, CPU, levels=3, images=30, batch=batch) for batch in (64, 7))
+    torch.testing.assert_close(one.share, other.share, rtol=1e-6, atol=0, equal_nan=True)
+
+
+def test_a_network_that_saw_all_images_is_not_worse_than_what_is_linear_in_a_few(data, monkeypatch):
+    """The best linear denoiser of all is at its own bound, whichever few images that is estimated from."""
+    wiener = Wiener.of(to_network(data.training.images[:], data.value_range))
+
+    def linear(x, level, cond=None):
+        alphas, sigmas = level.alpha.tolist(), level.sigma.tolist()
+        rows = [wiener(row.double().flatten()[None], a, s) for row, a, s in zip(x, alphas, sigmas, strict=True)]
+        return torch.cat(rows).view(x.shape).to(x.dtype)
+
+    monkeypatch.setattr("snowmelt.evaluation.anatomy.MOST_NUMBERS", 64 * 24)  # a sixth of them
+    found = taken_apart(linear, data)
+    assert not any("worse than the best linear" in line for line in found.advice())

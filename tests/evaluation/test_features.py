@@ -264,3 +264,37 @@ def test_an_extractor_is_described_in_plain_values(large_digits):
     assert json.loads(json.dumps(about)) == about
     assert len(about["sha256"]) == 64
     assert set(about) == {"name", "sha256", "dimensions", "resize", "remark"}
+
+
+def test_a_network_with_one_flipped_byte_is_fitted_anew_and_it_is_said(digits, quick, tmp_path, monkeypatch):
+    monkeypatch.setenv("SNOWMELT_CACHE", str(tmp_path))
+    first, _ = choose("fitted", wanted(digits.images[:60]))
+    (path,) = (tmp_path / "features").glob("fitted-*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    said = []
+    again, _ = choose("fitted", wanted(digits.images[:60], said.append))
+    assert any("was damaged" in line for line in said)
+    assert again.digest == first.digest
+
+
+def test_a_network_that_cannot_be_kept_is_used_all_the_same(digits, quick, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SNOWMELT_CACHE", str(tmp_path / "file"))
+    said = []
+    extractor, _ = choose("fitted", wanted(digits.images[:60], said.append))
+    assert extractor.features(iter([digits.images[:5]])).shape == (5, 128)
+    assert any("cannot be kept" in line for line in said)
+
+
+def test_large_pictures_are_reduced_before_a_network_is_fitted_to_them(quick, tmp_path, monkeypatch):
+    monkeypatch.setenv("SNOWMELT_CACHE", str(tmp_path))
+    large = torch.randint(0, 256, (40, 3, 100, 200), generator=torch.Generator().manual_seed(0)).byte()
+    seen = []
+    forward = FeatureNetwork.forward
+    monkeypatch.setattr(FeatureNetwork, "forward", lambda self, x: seen.append(tuple(x.shape[2:])) or forward(self, x))
+    extractor, _ = choose("fitted", wanted(large))
+    assert extractor.features(iter([large[:5]])).shape == (5, 128)
+    assert set(seen) == {(32, 64)}
+    assert extractor.resize == "means of areas, to at most 64 pixels a side"

@@ -133,3 +133,20 @@ def test_few_large_images_have_the_linear_denoiser_of_their_whole_covariance():
     torch.testing.assert_close(few(x, 0.8, 0.5), expected, rtol=1e-9, atol=1e-9)
     alone = Wiener.of(images[:1])
     torch.testing.assert_close(alone(x, 0.8, 0.5), flat[:1].expand(3, -1))
+
+
+def test_of_a_part_of_all_images_the_linear_loss_of_all_is_estimated():
+    """Eighty of a Gaussian's in 200 dimensions: the best denoiser of these alone loses half of what it should."""
+    generator = torch.Generator().manual_seed(0)
+    spectrum = torch.logspace(0, -2, 200, dtype=torch.float64)
+    images = torch.randn(4000, 200, generator=generator, dtype=torch.float64) * spectrum.sqrt()
+    level = levels([0.05, 0.2, 1.0])
+    truth = (spectrum * level.sigma[:, None] ** 2 / (spectrum + level.sigma[:, None] ** 2)).sum(1)
+    part = images[:80]
+    known = Wiener.of(part)
+    alone, estimated = known.loss(level) / truth, known.loss_of_more(part, level) / truth
+    assert (alone < torch.tensor([0.45, 0.6, 0.95], dtype=torch.float64)).all()
+    assert ((estimated - 1).abs() < 0.3).all()
+    assert torch.allclose(Wiener.of(images).loss_of_more(images, level), truth, rtol=0.05)
+    alike = torch.ones(5, 7)
+    assert Wiener.of(alike).loss_of_more(alike, level).tolist() == [0, 0, 0]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from browser import CHROMIUM, Browser
+from snowmelt.base.errors import SnowmeltError
 from snowmelt.explain import chain, jump, shared, targets
 from snowmelt.explain.setting import FAST, Setting
 from snowmelt.explain.site import INDEX, MARK, make_chapters, write_site
@@ -38,6 +39,17 @@ def test_the_users_own_images_and_model_are_shown(shoes, finished_run, tmp_path)
     for chapter in made:
         first = re.search(r"data:image/png;base64,([^\"]+)", chapter.body).group(1)
         assert Image.open(io.BytesIO(base64.b64decode(first))).mode == "RGB"
+
+
+def test_images_of_other_classes_than_the_model_is_told_are_refused_at_once(finished_run, shoes, tmp_path):
+    for name in ("Boot", "Hat", "Sneaker"):
+        source = shoes / ("Boot" if name == "Hat" else name)
+        (tmp_path / "others" / name).mkdir(parents=True)
+        for path in source.iterdir():
+            (tmp_path / "others" / name / path.name).write_bytes(path.read_bytes())
+    setting = Setting(tmp_path, BRIEF, str(tmp_path / "others"), finished_run, "cpu")
+    with pytest.raises(SnowmeltError, match="its classes are not those"):
+        setting.check()
 
 
 def test_of_images_alone_the_model_is_that_of_the_digits(grey_file, tmp_path):

@@ -18,6 +18,7 @@ from snowmelt.process.schedule import Schedule
 EDM = (Schedule("edm"), "edm", SamplerDefaults("dpmpp-2m", 6, guidance=1.5, guided_above=0.1, guided_to=5.0))
 CLASSED = (*EDM[:2], replace(EDM[2], class_guidance=1.3))
 HO = (Schedule("linear", 1000), "eps", SamplerDefaults("ddpm", 5, options={"variance": "large"}, clip="clamp"))
+CLASSED_HO = (*HO[:2], replace(HO[2], guidance=1.5, class_guidance=1.3))
 SMALL = UNetConfig(
     in_channels=1, out_channels=1, channels=8, multipliers=(1, 2), blocks=1, attention=(1,), skip_scale=0.5**0.5
 )

@@ -173,6 +173,18 @@ BOMBS = {
     "a setting of lists that hold the last twice": module_with(
         {"_init_kwargs": b"}" + text("embedding_type") + b"]q\x02" + b"0](h\x02h\x02eq\x02" * 100 + b"s"}
     ),
+    "a number of a kind that is doubled and doubled": module_with(
+        {
+            "_init_kwargs": b"}"
+            + text("dropout")
+            + b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n("
+            + b")"
+            + b"".join(b"q%ch%c\x86" % (n, n) for n in range(60, 100))
+            + b"t\x85R"
+            + b"C\x00tR"
+            + b"s"
+        }
+    ),
     "modules of one long name": module_with({"_modules": b"}(" + LONG + LEAF + b"u"}),
     "modules that hold the last many times": module_with(
         {

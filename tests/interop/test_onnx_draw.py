@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from onnx_models import AGE, CLASSED, CLASSES, EDM, HO, model, sessions
+from onnx_models import AGE, CLASSED, CLASSED_HO, CLASSES, EDM, HO, model, sessions
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.interop.onnx import draw
@@ -49,6 +49,7 @@ def test_its_noise_is_ours(count):
     [
         ({}, {}),
         ({"process": CLASSED}, {}),
+        ({"process": CLASSED_HO, "learned": True}, {"options": {"variance": "learned"}}),
         ({}, {"sampler": "dpmpp-3m", "steps": 7, "guidance": 1}),
         ({}, {"sampler": "edm-stochastic", "steps": 4, "options": {"S_churn": 10}}),
         ({"conditions": AGE}, {"guidance": 3.0}),

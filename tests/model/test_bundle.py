@@ -10,6 +10,7 @@ import torch
 
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.image.codec import UINT8, ValueRange
+from snowmelt.model import bundle
 from snowmelt.model.bundle import ImageSpec, ModelConfig, SamplerDefaults, load_model, save_model
 from snowmelt.model.condition import Condition
 from snowmelt.model.denoiser import NetworkDenoiser
@@ -226,3 +227,18 @@ def test_an_unknown_class_is_answered_with_the_list(name):
 def test_a_class_of_a_model_without_classes_is_refused():
     with pytest.raises(SnowmeltError, match="trained without classes"):
         ImageSpec(1, 8, 8, UINT8).class_index("0")
+
+
+def test_a_model_that_its_run_replaces_meanwhile_is_read_again(finished_run, tmp_path, monkeypatch):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    place, later = run / "model", tmp_path / "later"
+    shutil.copytree(place, later)
+    config = json.loads((later / "config.json").read_text())
+    (later / "config.json").write_text(json.dumps({**config, "training": {**config["training"], "step": 99}}))
+    place.rename(run / "away")  # as between two renames
+    monkeypatch.setattr(bundle.time, "sleep", lambda _: later.rename(place))
+    assert load_model(run).training["step"] == 99
+    place.rename(tmp_path / "gone")
+    monkeypatch.setattr(bundle.time, "sleep", lambda _: None)
+    with pytest.raises(SnowmeltError, match="is missing"):
+        load_model(run)

@@ -157,3 +157,22 @@ def test_certifying_few_steps_of_a_sampler_that_needs_more_does_not_fail():
 
 def test_the_grid_of_the_certificate_is_karras():
     assert float(make_grid("karras", SCHEDULE, 5)[0]) == pytest.approx(-2 * torch.tensor(80.0).log().item())
+
+
+def test_a_table_that_looks_back_to_before_its_analytic_row_is_measured():
+    levels = ((1.0, 80.0), (1.0, 10.0), (1.0, 1.0), (1.0, 0.1))
+    rows = (Row((0.125,), (), 0.0), Row((0.1, -0.001), (0.98,), 0.0), Row((0.1,), (0.9,), 0.0))
+    certificate = certify_tableau(Tableau("looks back", levels, rows))
+    assert not certificate.passed
+
+
+def test_numbers_that_overflow_are_words_in_json():
+    levels = ((1.0, 80.0), (1.0, 1.0))
+    certificate = certify_tableau(Tableau("loud", levels, (Row((1.0,), (0.5,), 1e200),)))
+    assert not certificate.passed
+    json.dumps(certificate.to_json(), allow_nan=False)
+
+
+def test_a_final_that_was_asked_for_is_said_not_to_be_what_the_order_is_of():
+    (check, _) = [c for c in certify("unipc", {"final": "ramp"}).checks if c.name.startswith("order")]
+    assert "all steps but the last" in check.note

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from snowmelt.evaluation.features import fitted
 from snowmelt.report.page import show, write_run_page
 
 
@@ -98,3 +99,28 @@ def test_a_run_that_has_not_begun_has_a_page_too(run):
     (run / "metrics.jsonl").write_text("")
     shutil.rmtree(run / "previews")
     assert len(read(write_run_page(run)).images) == 1
+
+
+def test_each_number_says_what_it_is_of(snowmelt, run, tmp_path, monkeypatch):
+    """Another model's samples, or an earlier checkpoint's loss, are not the model's own."""
+    monkeypatch.setattr(fitted, "STEPS", 2)
+    monkeypatch.setattr(fitted, "PAIRS", 8)
+    fake = tmp_path / "fake"
+    assert snowmelt("sample", run, "-n", 60, "--steps", 1, "--out", fake, "--guidance", 1).code == 0
+    assert (
+        snowmelt("eval", run, "--fake", fake, "--metrics", "memorization", "--out", run / "eval" / "a.json").code == 0
+    )
+    first = sorted((run / "checkpoints").glob("step_*"))[0]
+    out = run / "eval" / "b.json"
+    assert snowmelt("eval", first, "--metrics", "nll", "--nll-images", 2, "--out", out).code == 0
+    text = write_run_page(run).read_text()
+    assert f"60 images of {fake}" in text.partition("Copies of training images")[2].partition("<h2")[0]
+    likelihood = text.partition(">Likelihood<")[2].partition("<h2")[0]
+    assert f"of other weights of the run (step {int(first.name[5:])}): b.json" in likelihood
+
+
+def test_a_copy_of_a_preview_is_none(run):
+    count = len(read(write_run_page(run)).images)
+    preview = next((run / "previews").glob("step_*.png"))
+    shutil.copy(preview, preview.with_name(f"{preview.stem} copy.png"))
+    assert len(read(write_run_page(run)).images) == count

@@ -266,3 +266,25 @@ def test_a_run_that_decays_spends_at_most_a_tenth_on_warming_up():
     assert planned.factor(100) == 1
     published = Plan(total=1_000, warmup=1_000_000, decay_fraction=0.0)
     assert published.factor(99) == pytest.approx(1e-4)
+
+
+def test_a_plan_of_a_slower_process_does_not_end_a_run_whose_minutes_are_left():
+    """Resumed on a faster machine a run reaches its old plan's end before the new pace is known."""
+    clock = Clock(10, start=540)
+    assert clock.is_early(540)
+    assert clock.revise(544, 1000, 10) is None
+    assert clock.is_early(546)
+    assert clock.revise(548, 9000, 10) > 9000
+    assert not clock.is_early(548)
+    assert not Clock(10, start=595).is_early(595)  # what is left is less than measuring takes
+
+
+def test_a_run_of_other_minutes_begins_by_the_pace_so_far(minimal, shoes, tmp_path, at_step):
+    run = api.train(shoes, out=tmp_path / "run", preset=minimal, minutes=0.03)
+    before = load_latest(run)[0]
+    at_step(before.step + 3, lambda learner: signal.raise_signal(signal.SIGTERM))
+    api.resume(run, minutes=0.3)
+    after = load_latest(run)[0]
+    step, total = after.revisions[len(before.revisions)]
+    assert step == before.step
+    assert total == pytest.approx(before.images * 0.3 * 60 / before.elapsed, abs=8)

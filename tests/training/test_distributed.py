@@ -5,9 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from snowmelt import api
+from snowmelt.base.errors import SnowmeltError
 from snowmelt.training.checkpoint import load_latest
+from snowmelt.training.distributed import World
 from snowmelt.training.metrics import read_metrics
 
 SETTINGS = {
@@ -83,3 +86,12 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(setup):
     made = setup()
     with pytest.raises(SnowmeltError, match="cannot be split over 2 processes"):
         resolve(Wishes(preset="minimal", batch=9), "x", made.data, made.config.data, made.batches()._device, 2)
+
+
+def test_processes_that_hold_out_other_images_are_refused(monkeypatch):
+    told = []
+    monkeypatch.setattr(World, "agree", lambda self, numbers, device: told.append(numbers) or told[0])
+    World(0, 2).require_alike("one", torch.device("cpu"))
+    World(1, 2).require_alike("one", torch.device("cpu"))
+    with pytest.raises(SnowmeltError, match="Process 1 holds out other images"):
+        World(1, 2).require_alike("other", torch.device("cpu"))

@@ -13,8 +13,9 @@ from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.model.bundle import load_model
 from snowmelt.model.condition import Condition
-from snowmelt.model.guidance import EVERYWHERE, AutoGuided, ClassifierFree, Interval
+from snowmelt.model.guidance import EVERYWHERE, AutoGuided, Interval
 from snowmelt.training.checkpoint import load_latest
+from snowmelt.training.initial import read_initial
 from snowmelt.training.learner import Learner
 
 
@@ -135,11 +136,28 @@ def test_where_no_class_is_told_the_guide_alone_leads(guided_run):
     torch.testing.assert_close(plan.denoiser(x, level, withheld), weak + 2.0 * (D - weak))
 
 
-def test_a_run_that_is_told_no_class_or_is_never_without_has_its_guide_alone(minimal, shoes, tmp_path):
-    for name, said in (("none", {"labels": "none"}), ("always", {"label_dropout": 0.0})):
-        run = api.train(shoes, out=tmp_path / name, preset=minimal, steps=8, guide_at=0.25, lr=0.01, **said)
+def test_a_run_that_is_told_no_class_or_more_or_is_never_without_has_its_guide_alone(minimal, shoes, tmp_path):
+    known = tmp_path / "known.csv"
+    files = [path.relative_to(shoes) for path in shoes.rglob("*.png")]
+    known.write_text("file_name,size\n" + "\n".join(f"{file},{i}" for i, file in enumerate(files)) + "\n")
+    one = shoes / next(path.name for path in shoes.iterdir() if path.is_dir())
+    alike = tmp_path / "alike.csv"
+    alike.write_text("file_name,label\n" + "\n".join(f"{path.name},shoe" for path in one.iterdir()) + "\n")
+    cases = {
+        "none": (shoes, {"labels": "none"}),
+        "always": (shoes, {"label_dropout": 0.0}),
+        "values": (shoes, {"cond_values": str(known)}),
+        "one class": (one, {"labels": str(alike)}),
+    }
+    for name, (data, said) in cases.items():
+        run = api.train(data, out=tmp_path / name, preset=minimal, steps=8, guide_at=0.25, lr=0.01, **said)
         plan = api.plan_sampling(api.load(run), steps=4)
         assert (plan.away, plan.class_guidance, plan.evaluations) == ("own", 1.0, 6)
+
+
+def test_a_run_that_goes_on_from_a_model_is_led_as_it_was_trained_itself(guided_run):
+    sampler = read_initial(str(guided_run)).process.sampler
+    assert (sampler.guidance, sampler.class_guidance) == (1.0, 1.0)
 
 
 def test_a_checkpoint_is_drawn_from_as_the_model_of_its_step(guided_run):
@@ -159,6 +177,11 @@ def test_an_edit_is_led_away_from_it_as_a_sample_is(guided_run, snowmelt, tmp_pa
     assert np.abs(way - ends).max() <= 1
     rows = [json.loads(line) for line in (tmp_path / "way" / "samples.jsonl").read_text().splitlines()]
     assert [(row["part"], row["guidance"], "seed" in row) for row in rows] == [(0, 2, False), (1, 2, False)]
+    assert {(row["class_guidance"], row["evaluations"]) for row in rows} == {(1.15, 7)}
+    told_none = ("edit", "interpolate", guided_run, "--seeds", "4,6", "-n", 2, *common[2:], tmp_path / "told none")
+    assert snowmelt(*told_none).code == 0
+    rows = [json.loads(line) for line in (tmp_path / "told none" / "samples.jsonl").read_text().splitlines()]
+    assert {(row["guidance"], row["class_guidance"], row["evaluations"]) for row in rows} == {(2, 1, 5)}
 
 
 def test_asking_for_no_guidance_or_another_leaves_it_out(guided_run):
@@ -173,15 +196,11 @@ def test_asking_for_no_guidance_or_another_leaves_it_out(guided_run):
 
 def test_evaluations_are_counted_where_guidance_acts(guided_run):
     model = api.load(guided_run)
-    plan = api.plan_sampling(model, steps=5, interval=Interval(0.1, 3.0))
     called = []
-
-    def counting(x, level, cond):
-        called.extend(x)
-        return x * 0
-
-    own = AutoGuided(ClassifierFree(counting, 1.15, plan.interval, optional=True), counting, 1.5, plan.interval)
-    next(replace(plan, denoiser=own).batches([0], ask_of(model), 1))
+    for network in (model.denoiser.network, model.guide.network):
+        network.register_forward_hook(lambda network, given, out: called.extend(out))
+    plan = api.plan_sampling(model, steps=5, interval=Interval(0.1, 3.0))
+    next(plan.batches([0], ask_of(model), 1))
     assert 5 < plan.evaluations == len(called) < 15
 
 

@@ -156,3 +156,35 @@ def test_the_command_line_trains_on(snowmelt, theirs, shoes, tmp_path, minimal):
     assert "2 of 2 classes are new to it" in answer.out + answer.err
     names = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["images"]["class_names"]
     assert names == ["Boot", "Sneaker"]
+
+
+def test_values_are_what_they_are_called_on_whichever_scale_they_are_now(shoes, tmp_path, minimal):
+    files = sorted(path.relative_to(shoes) for path in shoes.rglob("*.png"))
+
+    def table(name, header, rows):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(
+            "\n".join([f"file_name,{header}", *(f"{file},{row}" for file, row in zip(files, rows, strict=True))]) + "\n"
+        )
+        return str(path)
+
+    settings = {"preset": minimal, "labels": "none", "holdout": 0, "device": "cpu", "steps": 3}
+    ages, heights = [20 + i for i in range(len(files))], [(i * 7) % 11 for i in range(len(files))]
+    first = table("first", "age,height", [f"{a},{h}" for a, h in zip(ages, heights, strict=True)])
+    run = snowmelt.train(shoes, out=tmp_path / "run", cond_values=first, lr=0.1, **settings)
+    other = table("other", "height,age", [f"{3 * h + 1},{a - 5}" for a, h in zip(ages, heights, strict=True)])
+    on = snowmelt.train(
+        shoes, out=tmp_path / "on", cond_values=other, init=str(run), **settings | {"steps": 1, "lr": 0.0}
+    )
+    before, after = snowmelt.load(run), snowmelt.load(on)
+    told = torch.tensor([[25.0, 4.0], [33.0, 9.0]], dtype=torch.float64)
+
+    def estimate(model, values):
+        cond = Condition(values=model.images.conditions.normalised(values))
+        x, level = torch.ones(2, *model.images.shape), model.denoiser.schedule.at_log_snr(torch.zeros(2).double())
+        return model.denoiser(x, level, cond)
+
+    torch.testing.assert_close(estimate(after, told.flip(1)), estimate(before, told), rtol=1e-4, atol=1e-5)
+    wrong = table("wrong", "weight,age", [f"{h},{a}" for a, h in zip(ages, heights, strict=True)])
+    with pytest.raises(SnowmeltError, match="is told age, height; here there are weight, age"):
+        snowmelt.train(shoes, out=tmp_path / "no", cond_values=wrong, init=str(run), **settings)

@@ -17,7 +17,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.pipeline import load_data
 from snowmelt.training import checkpoint
 from snowmelt.training.budget import Plan
-from snowmelt.training.checkpoint import load_latest
+from snowmelt.training.checkpoint import load_checkpoint, load_latest, save_checkpoint
 from snowmelt.training.config import load_config, save_config
 from snowmelt.training.metrics import read_metrics
 from snowmelt.training.records import Records
@@ -476,3 +476,21 @@ def test_a_run_that_was_stopped_says_how_to_go_on_and_one_that_is_done_says_so(
     assert "had come to its end. To train it further, give a larger total: --steps N" in (
         snowmelt("train", "--resume", run).out
     )
+
+
+def test_a_checkpoint_is_there_until_its_like_is_written(run_of, monkeypatch):
+    """A run that is resumed before its model was written writes the checkpoint that it was resumed from again."""
+    folder = newest(run_of)
+    position, tensors = load_checkpoint(folder)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("snowmelt.training.checkpoint.save_tensors", full)
+        with pytest.raises(SnowmeltError, match="No space left"):
+            save_checkpoint(folder, position, tensors)
+    assert load_latest(run_of)[0].step == position.step
+    save_checkpoint(folder, position, tensors)
+    assert load_latest(run_of)[0].step == position.step
+    assert not [path for path in folder.parent.iterdir() if not path.name.startswith("step_")]

@@ -26,7 +26,7 @@ from benchmarks.time_to_quality.peers import Task
 from benchmarks.time_to_quality.peers.common import die_with_parent, forward_flop, parameter_count
 
 RUN, SAMPLES = Path("run"), Path("drawn")
-FEW = 6  # evaluations up to which they are all taken for steps, none for the guide (docs/measured.md)
+FEW = 7  # evaluations up to which they are all taken for steps, none for the guide (docs/measured.md)
 
 
 def train(task: Task, _images: np.ndarray) -> dict:
@@ -80,6 +80,7 @@ def sample(task: Task, count: int, evaluations: int) -> tuple[np.ndarray, dict]:
     if first["evaluations"] > evaluations:
         raise SystemExit(f"{first['sampler']} took {first['evaluations']} evaluations, more than {evaluations}")
     facts = {"sampler": first["sampler"], "sampling_steps": first["steps"], "guidance": first["guidance"]}
+    facts["class_guidance"] = first["class_guidance"]
     facts["draw_s"] = count / float(rate[1].replace(",", ""))
     return images[..., 0], facts | {"evaluations_taken": first["evaluations"], "conditional": "class" in first}
 

@@ -35,10 +35,13 @@ def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> str:
-    """The named precision; `auto` is bf16 where the device multiplies in it, and fp32 elsewhere."""
+def choose_precision(name: str, device: torch.device, exact: bool = False) -> str:
+    """The named precision; `auto` is bf16 where the device multiplies in it, and fp32 elsewhere.
+
+    exact  the numbers do not bear rounding: `auto` is fp32
+    """
     if name == "auto":
-        return "bf16" if multiplies_bf16(device) else "fp32"
+        return "bf16" if multiplies_bf16(device) and not exact else "fp32"
     if name not in PRECISIONS:
         raise SnowmeltError(f"--precision {name!r} is not known.", f"Choices: auto, {', '.join(PRECISIONS)}")
     if name == "bf16" and device.type == "cuda" and not multiplies_bf16(device):

@@ -155,6 +155,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def replace_folder(new: Path, place: Path) -> None:
+    """Put a finished temporary folder in the place of another; only a kill between two renames leaves neither."""
+    old = place.with_name(f"{TEMPORARY}old-{place.name}")
+    with disk_errors(place):
+        if place.exists():
+            if old.exists():
+                shutil.rmtree(old)
+            place.rename(old)
+        new.rename(place)
+        sync_folder(place.parent)
+        if old.exists():
+            shutil.rmtree(old)
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it: infinity is a word there."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.words import counted, listed
 from snowmelt.cli.values import Whole, own_folder, parse_options, parse_seeds
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ def inpaint(model: Path, image: Path, *, mask: Path, common: Common = STANDARD) 
     from snowmelt.sampling.edit import inpaint as paint
 
     edit = Edit(model, common, "inpaint", ("repaint", 50, {"jump_length": 5, "jump_n_sample": 5}))
+    if edit.size_of(mask) != edit.size_of(image):
+        (height, width), (others, other) = edit.size_of(image), edit.size_of(mask)
+        raise SnowmeltError(
+            f"--mask {mask} has {others} x {other} pixels, and {image} {height} x {width}.",
+            "Expected as many: white where to paint and black what to keep.",
+        )
     picture, known = edit.read(image), edit.read(mask, channels=1)[:1] < 0
     if not bool(known.any()) or bool(known.all()):
         raise SnowmeltError(
@@ -80,7 +87,7 @@ def inpaint(model: Path, image: Path, *, mask: Path, common: Common = STANDARD) 
     edit.write(make, {"image": str(image), "mask": str(mask)})
 
 
-def vary(model: Path, image: Path, *, strength: float = 0.5, common: Common = STANDARD) -> None:
+def vary(model: Path, image: Path, *, strength: float | None = None, common: Common = STANDARD) -> None:
     """Draw pictures like a given one: it is noised, and the noise removed.
 
     Parameters
@@ -91,9 +98,12 @@ def vary(model: Path, image: Path, *, strength: float = 0.5, common: Common = ST
         The picture.
     strength
         How far: above 0 (nearly the same) to 1 (nothing in common), the part of the sampler's steps that is walked.
+        Default: 0.5; all steps of a table.
     """
     from snowmelt.sampling.edit import vary as change
 
+    if strength is None:
+        strength = 1.0 if common.sampler is not None and common.sampler.endswith(".json") else 0.5
     edit = Edit(model, common, "vary", strength=strength)
     picture = edit.read(image)
 
@@ -179,6 +189,11 @@ def upscale(model: Path, image: Path, *, common: Common = STANDARD) -> None:
     _, height, width = edit.model.images.shape
     small = edit.size_of(image)
     factor = height // small[0] if small[0] else 0
+    if small == (height, width):
+        raise SnowmeltError(
+            f"{image} has {height} x {width} pixels already, as the images of the model have.",
+            f"Expected {height} x {width} divided by 2 or more, such as {height // 2} x {width // 2}.",
+        )
     if factor < 2 or (small[0] * factor, small[1] * factor) != (height, width):
         raise SnowmeltError(
             f"{image} has {small[0]} x {small[1]} pixels, which {height} x {width} is no multiple of.",
@@ -201,7 +216,8 @@ def colorize(model: Path, image: Path, *, common: Common = STANDARD) -> None:
 
     edit = Edit(model, common, "colorize", ("ddim", 50, {"eta": 0.85}))
     if edit.model.images.channels != 3:
-        raise SnowmeltError(f"{model} makes images of {edit.model.images.channels} channel, which have no colours.")
+        found = counted(edit.model.images.channels, "channel")
+        raise SnowmeltError(f"{model} makes images of {found}, not of red, green and blue.")
     edit.restore(Grey(), edit.read(image, channels=1), {"image": str(image)})
 
 
@@ -234,6 +250,14 @@ class Edit:
             most = self.schedule.steps or usual
             steps, options = (min(usual, most) if steps is None else steps), {**kept, **options}
         table = load_tableau(Path(sampler)) if sampler is not None and sampler.endswith(".json") else None
+        if self.model.images.conditions.pair is not None:
+            raise SnowmeltError(f"{path} makes images from others, which no edit gives it.", "Use snowmelt sample.")
+        names = self.model.images.class_names
+        if common.class_ is None and names is not None and self.model.training.get("label_dropout") == 0:
+            raise SnowmeltError(
+                f"{path} was told a class of every image that it was trained on, and does not know what none is.",
+                f"Add --class NAME, of {listed(names)}.",
+            )
         if common.class_ is None:  # nothing is told that could be followed more closely
             self.model = replace(self.model, sampler=replace(self.model.sampler, class_guidance=1.0))
         self.plan: SamplePlan = api.plan_sampling(

@@ -65,13 +65,14 @@ def evaluate(
     set_
         An option of the sampler or grid, as in eta=1. May be given several times.
     guidance
-        How strongly the class is followed; 1 is no guidance. Default: away from the guide that the model brings.
+        How strongly the class is followed; 1 is no guidance. Default: as the model says, away from the guide that it
+        brings and a little from no class.
     seed
         The first sample's seed.
     weights
         ema: the average; raw: the last step's.
     batch
-        Samples drawn at once; it changes no number.
+        Images that are drawn or looked at at once; it changes no number.
     device
         auto, cpu, cuda, cuda:1 or mps.
     out

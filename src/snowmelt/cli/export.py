@@ -48,8 +48,8 @@ def export(
     clip
         Keep estimates of the image in range: none, clamp or dynamic. Default: the model's own.
     guidance
-        How strongly the class is followed: 1 is no guidance, 2 a usual value. Default: none by the class, but away from
-        the weaker guide that the model brings.
+        How strongly the class is followed: 1 is no guidance, 2 a usual value. Default: as the model says, away from the
+        weaker guide that it brings and a little from no class.
     weights
         ema: the average; raw: the last step's.
     float16

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError
 
 from snowmelt.base.errors import SnowmeltError
+from snowmelt.base.files import user_path
 from snowmelt.cli.output import outlive_readers
 
 app = App(
@@ -62,6 +63,7 @@ def main() -> None:
 
 def run(arguments: list[str], debug: bool = False) -> int:
     """Run a command; returns its exit code. With `debug`, errors keep their traceback."""
+    arguments = [_with_home(argument) for argument in arguments]
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -82,6 +84,13 @@ def run(arguments: list[str], debug: bool = False) -> int:
         what = f"{type(error).__name__}: {error}\n  This is a fault of snowmelt. Add --debug to see where it lies."
         return _fail(what, error, debug, OWN_FAULT)
     return result if isinstance(result, int) else 0
+
+
+def _with_home(argument: str) -> str:
+    """--out=~/x with the user's folder for ~, which shells put there only where a word begins with it."""
+    flag, _, value = argument.partition("=")
+    at_home = flag.startswith("--") and (value == "~" or value.startswith("~/"))
+    return f"{flag}={user_path(value)}" if at_home else argument
 
 
 def _lacks_memory(error: Exception) -> bool:

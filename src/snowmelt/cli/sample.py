@@ -81,13 +81,13 @@ def sample(
     cond_image
         For a model that makes images from others: one of these, or a folder of them.
     guidance
-        How strongly the class is followed: 1 is no guidance, 2 a usual value. Default: none by the class, but away from
-        the weaker guide that the model brings.
+        How strongly the class is followed: 1 is no guidance, 2 a usual value. Default: as the model says, away from the
+        weaker guide that it brings and a little from no class.
     guidance_interval
         Where guidance acts, as sigma/alpha: 0.2-2. Default: everywhere, or with the model's own guide as it says.
     guide
-        Autoguidance: a weaker model of the same images (a run, a model, runs/NAME/checkpoints/step_...); --guidance
-        then says how far to lead away from it (default: 2).
+        Autoguidance: a weaker model of the same images (a run, a model, runs/NAME/checkpoints/step_...), and away from
+        it alone; --guidance then says how far (default: 2).
     noise
         brownian: with a sampler that adds noise, the image hardly changes with the number of steps.
     compare

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -118,7 +117,7 @@ def train(
     batch
         Images of one step, over all processes.
     micro_batch
-        Images of one forward pass on one device; smaller takes less memory and changes nothing else.
+        Images of one forward pass on one device; smaller takes less memory and changes nothing but dropout's draws.
     lr
         Learning rate after warm-up.
     optimizer
@@ -326,8 +325,7 @@ def _finish(run: Path, reporter: Reporter) -> None:
 
     write_run_page(run)
     print(f"Report: {run / 'report.html'}")
-    print(f"Next:   {draw_command(run)}")
-    sys.stdout.flush()
+    print(f"Next:   {draw_command(run)}", flush=True)
 
 
 def _listeners(log: str) -> list[str]:

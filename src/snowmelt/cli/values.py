@@ -74,8 +74,9 @@ def parse_images(text: str | None) -> int | None:
 def parse_seeds(seeds: str | None, seed: int, count: int) -> Sequence[int]:
     """`0-63,100` -> the seeds it names; without it, `count` seeds from `seed` on."""
     if seeds is None:
-        if not 0 <= seed < 2**63 - count:
-            raise SnowmeltError(f"--seed {seed} is out of range.", "Expected 0 to 2^63 - 1.")
+        if not 0 <= seed <= 2**63 - count:
+            most = f"Expected 0 to {2**63 - count}, for {count:,} images."
+            raise SnowmeltError(f"--seed {seed} is out of range.", most)
         return range(seed, seed + count)
     result: list[int] = []
     for part in seeds.split(","):

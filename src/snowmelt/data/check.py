@@ -114,7 +114,7 @@ def inspect(
         raise SnowmeltError(
             f"None of the {len(source):,} images of {source.name} can be read: {reasons(report.unreadable)}."
         )
-    pairs = duplicates(looks)[:LISTED]
+    pairs = duplicates(looks, LISTED)
     kept = {index: pixels for index, pixels in some.items() if pixels is not None} or spare
     pixels = torch.from_numpy(np.stack([*kept.values()]))
     known = None if source.labels is None else torch.from_numpy(source.labels[[*kept]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from PIL import Image
@@ -44,8 +45,10 @@ def looks_of(pixels: Pixels) -> Looks:
     return Looks(digest, thumbnail, min(grey.shape) >= LEAST_SIDE and float(thumbnail.std()) >= LEAST_CONTRAST)
 
 
-def duplicates(looks: dict[int, Looks]) -> list[tuple[int, int]]:
-    """Pairs of pictures by number, the smaller first: the same pixels, or nearly (up to 60,000 are compared)."""
+def duplicates(looks: dict[int, Looks], most: int) -> list[tuple[int, int]]:
+    """At most so many pairs of pictures by number, the smaller first: the same pixels, or nearly (up to 60,000 are
+    compared).
+    """
     first: dict[bytes, int] = {}
     pairs = []
     for index in sorted(looks):
@@ -53,7 +56,8 @@ def duplicates(looks: dict[int, Looks]) -> list[tuple[int, int]]:
         if before != index:
             pairs.append((before, index))
     distinct = [index for index in first.values() if looks[index].likeness]
-    return sorted([*pairs, *_near(distinct[:MOST_COMPARED], looks)])
+    # Of many that are all alike there are more pairs than memory holds.
+    return sorted([*pairs, *islice(_near(distinct[:MOST_COMPARED], looks), most)])[:most]
 
 
 def _near(indices: list[int], looks: dict[int, Looks]) -> Iterator[tuple[int, int]]:

@@ -56,7 +56,16 @@ def _from_system() -> int | None:
 def _from_container() -> int | None:
     try:
         limit = (CGROUP / "memory.max").read_text().strip()
-        used = (CGROUP / "memory.current").read_text()
-        return None if limit == "max" else max(0, int(limit) - int(used))
+        used = int((CGROUP / "memory.current").read_text())
+        return None if limit == "max" else max(0, int(limit) - used + _reclaimable())
     except (OSError, ValueError):
         return None
+
+
+def _reclaimable() -> int:
+    """What the container holds of files that were read: it counts as used, and is given back when it is needed."""
+    try:
+        rows = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        return int(rows["active_file"]) + int(rows["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return 0

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from snowmelt.data.images import Images
@@ -32,6 +34,7 @@ FILTERS = ((5, 24), (7, 12))
 LARGEST = 64  # pixels; larger pictures are shrunk
 POSITIONS = 32  # along a side, at which filters look
 CHUNK = 256
+MOST_NUMBERS = 2**24  # of large pictures that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -81,35 +84,43 @@ def measure_handedness(pixels: Tensor | Images, labels: Tensor | None = None, se
     random filters' rectified responses, averaged over the picture.
     """
     rows = torch.linspace(0, len(pixels) - 1, min(MOST, len(pixels)), dtype=torch.float64).round().long()
-    x, labels = pixels[rows], None if labels is None else labels[rows]
-    different = _different(x)
+    at_once = max(1, min(CHUNK, MOST_NUMBERS // math.prod(pixels.shape[1:])))
+    digests, parts = [], []
+    for some in torch.split(rows, at_once):
+        x = pixels[some]
+        digests += [_digest(picture) for picture in x.numpy()]
+        parts.append(_shrunk(x.float(), LARGEST))
+    different = _different(digests)
     if len(different) < FEWEST:
         return Handedness(0.5, 0.5, len(different))
-    features = _antisymmetric_features(x[different], seed)
+    features = _antisymmetric_features(torch.cat(parts)[different], seed)
     likeness = (features @ features.T).double()
     if labels is not None:
-        known = labels[different]
+        known = labels[rows][different]
         likeness = likeness * (1 + (known[:, None] == known)) / 2
     scores = _judged(likeness)
     accuracy = float((scores.sign() + 1).mean() / 2)
     return Handedness(accuracy, math.sqrt(max(accuracy * (1 - accuracy), 1e-6) / len(scores)), len(scores))
 
 
-def _different(x: Tensor) -> Tensor:
-    """One row for each picture, a mirror image being the same, in the order of their hashes: [n] int64.
+def _digest(picture: NDArray[np.generic]) -> bytes:
+    """Of [C, H, W], and the same of its mirror image."""
+    return min(blake2b(side.tobytes(), digest_size=16).digest() for side in (picture, picture[..., ::-1]))
+
+
+def _different(digests: list[bytes]) -> Tensor:
+    """One row for each picture, a mirror image being the same, in the order of their digests: [n] int64.
 
     So no copy of a picture teaches how to judge it, and folds do not depend on names or their order.
     """
     first: dict[bytes, int] = {}
-    for row, picture in enumerate(x.numpy()):
-        sides = (picture, picture[..., ::-1])
-        first.setdefault(min(blake2b(side.tobytes(), digest_size=16).digest() for side in sides), row)
+    for row, digest in enumerate(digests):
+        first.setdefault(digest, row)
     return torch.tensor([first[digest] for digest in sorted(first)], dtype=torch.int64)
 
 
 def _antisymmetric_features(x: Tensor, seed: int) -> Tensor:
-    """[n, C, H, W] -> [n, D] float32: the features of each kind have the same mean square in all."""
-    x = x.float()
+    """[n, C, H, W] float32 -> [n, D]: the features of each kind have the same mean square in all."""
     x = (x - x.mean()) / x.std().clamp(min=1e-12)
     generator = torch.Generator().manual_seed(seed)
     banks = [_filters(x.shape[1], min(side, *x.shape[2:]), count, generator) for side, count in FILTERS]
@@ -130,7 +141,6 @@ def _filters(channels: int, side: int, count: int, generator: torch.Generator) -
 
 def _features(x: Tensor, banks: list[Tensor]) -> Iterator[Tensor]:
     """One [b, D] for each kind of features: the thumbnail, and every bank of filters."""
-    x = _shrunk(x, LARGEST)
     yield _shrunk(x, THUMBNAIL).flatten(1)
     stride = -(-max(x.shape[2:]) // POSITIONS)
     for filters in banks:

@@ -81,6 +81,8 @@ class ScanReport:
             yield f"{self.deep:,} are 16-bit and are rounded to 8 bits, as most are 8-bit"
         if self.target.dtype == "uint16" and self.deep < sum(self.modes.values()):
             yield f"{self.deep:,} are 16-bit -> training 16 bits; the 8-bit ones are scaled up"
+        if 0 < self.deep < sum(self.modes.values()):
+            yield "Where the deep ones have fewer than 16 bits, as a camera's 12, they are dark beside the 8-bit ones"
         if self.reduced:
             whole = "all 16 are from .npy, and from TIFF with snowmelt[data]"
             yield f"{self.reduced:,} are 16-bit colour, of which 8 bits are read ({whole})"

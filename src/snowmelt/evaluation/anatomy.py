@@ -151,7 +151,7 @@ class Bounds:
     ratio    sigma/alpha
     places   which training images: the bounds hold for the loss on these
     optimum  the least possible
-    linear   the best linear denoiser's
+    linear   the best linear denoiser's; where these are a part, an estimate of it for all
     """
 
     ratio: Tensor
@@ -181,11 +181,12 @@ def bounds(
     places = comparable(images, most)
     labels = None if data.training.labels is None else data.training.labels[places]
     x = to_network(images[places], data.value_range)
-    best = optimal_loss(
-        x, schedule.at_log_snr(-2 * ratio.log()), labels, tolerance=tolerance, seconds=seconds, seed=seed
-    )
+    level = schedule.at_log_snr(-2 * ratio.log())
+    best = optimal_loss(x, level, labels, tolerance=tolerance, seconds=seconds, seed=seed)
+    # What is linear in a part of the images is known from these alone, which a network that saw all cannot know.
+    linear = best.linear if len(places) == len(images) else best.wiener.loss_of_more(x, level)
     share = (0 if data.conditions != NOTHING_ELSE else 1) / size
-    return Bounds(ratio, places, Losses(share * best.loss, share * best.standard_error), best.linear / size)
+    return Bounds(ratio, places, Losses(share * best.loss, share * best.standard_error), linear / size)
 
 
 def anatomy(
@@ -246,11 +247,12 @@ def _losses(
     means, errors = [], []
     for alpha, sigma in zip(level.alpha.tolist(), level.sigma.tolist(), strict=True):
         found = []
-        for part in torch.split(places[torch.randint(len(places), (count,), generator=generator)], batch):
+        chosen = places[torch.randint(len(places), (count,), generator=generator)]
+        noises = torch.randn(count, *split.images.shape[1:], generator=generator)
+        for part, noise in zip(torch.split(chosen, batch), torch.split(noises, batch), strict=True):
             pixels, cond = split.take(part, data.conditions)
             x_0 = to_network(pixels, data.value_range)
             each = Level(*(torch.full((len(x_0),), end, dtype=torch.float64) for end in (alpha, sigma)))
-            noise = torch.randn(x_0.shape, generator=generator)
             x_t = (broadcast(each.alpha, x_0) * x_0 + broadcast(each.sigma, x_0) * noise).to(device)
             D = denoiser(x_t, each, None if cond is None else cond.to(device)).cpu()
             found.append((D.double() - x_0.double()).square().flatten(1).mean(1))

@@ -104,11 +104,12 @@ def attraction(
     *,
     levels: int = LEVELS,
     images: int = IMAGES,
+    batch: int = BATCH,
     seed: int = 0,
 ) -> Attraction:
     """Of a denoiser that was trained on `data`, on held-out images, or on training images where none are held out.
 
-    levels, images  how many noise levels, and how many images at every one
+    levels, images  how many noise levels, and how many images at every one, `batch` of them at a time
     At most 60,000 training images, evenly spaced, make E and W, fewer of large ones. Where classes are told, E is that
     of the class and W knows the mean of the class.
     """
@@ -127,11 +128,11 @@ def attraction(
     found = []
     for alpha, sigma in zip(level.alpha.tolist(), level.sigma.tolist(), strict=True):
         rows = []
-        for part in torch.split(places, BATCH):
+        noises = torch.randn(len(places), *split.images.shape[1:], generator=generator)
+        for part, noise in zip(torch.split(places, batch), torch.split(noises, batch), strict=True):
             pixels, cond = split.take(part, data.conditions)
             x_0 = to_network(pixels, data.value_range)
             each = Level(*(torch.full((len(x_0),), end, dtype=torch.float64) for end in (alpha, sigma)))
-            noise = torch.randn(x_0.shape, generator=generator)
             x_t = broadcast(each.alpha, x_0) * x_0 + broadcast(each.sigma, x_0) * noise
             D = denoiser(x_t.to(device), each, None if cond is None else cond.to(device)).cpu().double().flatten(1)
             told = _known(cond, labels)

@@ -120,11 +120,11 @@ def evaluate(
             with _timed(seconds, "attraction"):
                 tell("Attraction to the training images, by noise level")
                 measured["memorization"]["attraction"] = attraction(
-                    denoiser, denoiser.schedule, subject.data, device
+                    denoiser, denoiser.schedule, subject.data, device, batch=batch
                 ).to_json()
         if "nll" in metrics:
             with _timed(seconds, "nll"):
-                done.likelihood, about = bits_per_dimension(subject, nll_images, seed, device, tell)
+                done.likelihood, about = bits_per_dimension(subject, nll_images, seed, batch, device, tell)
             protocol["likelihood"] = about
             measured["nll"] = done.likelihood.to_json()
             if about["images"] < FEWEST_BELIEVED:
@@ -135,7 +135,9 @@ def evaluate(
             with _timed(seconds, "anatomy"):
                 tell("The bounds of the loss, by noise level")
                 within = bounds(subject.data, denoiser.schedule)
-                done.anatomy = anatomy(denoiser, denoiser.schedule, subject.data, device, within, progress=tell)
+                done.anatomy = anatomy(
+                    denoiser, denoiser.schedule, subject.data, device, within, batch=batch, progress=tell
+                )
             if not bool(torch.isfinite(done.anatomy.training.mean).all()):
                 raise SnowmeltError(
                     "--metrics anatomy: the network's estimates are not finite.",
@@ -173,7 +175,7 @@ def memorization_json(copies: Copies, fake: Pictures, real: Pictures) -> dict[st
 
 
 def bits_per_dimension(
-    subject: Subject, count: int, seed: int, device: torch.device, tell: Tell
+    subject: Subject, count: int, seed: int, batch: int, device: torch.device, tell: Tell
 ) -> tuple[Likelihood, dict[str, Any]]:
     """The likelihood of held-out images, or of training images where none are held out; and which images they are."""
     assert subject.plan is not None
@@ -190,6 +192,7 @@ def bits_per_dimension(
         cond,
         levels=data.value_range.values,
         device=device,
+        batch=batch,
         seed=seed,
         progress=tell,
     )

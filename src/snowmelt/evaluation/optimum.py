@@ -34,12 +34,15 @@ class OptimalLoss:
     """By level [L] float64: the loss, its standard error, the linear denoiser's loss, and how many queries were made.
 
     Losses are E |x_0 - D|^2 summed over the image.
+
+    wiener  the linear denoiser
     """
 
     loss: Tensor
     standard_error: Tensor
     linear: Tensor
     queries: Tensor
+    wiener: Wiener
 
 
 def optimal_loss(
@@ -94,6 +97,7 @@ def optimal_loss(
         errors * linear,
         linear,
         torch.tensor([QUERIES * len(batches) for batches in samples]),
+        wiener,
     )
 
 

@@ -73,6 +73,10 @@ class Pictures:
         """At most `count` of them, evenly spaced."""
         return self if count >= len(self) else self.some(evenly_spaced(len(self), count))
 
+    def meaning(self, value_range: ValueRange) -> Pictures:
+        """The same pixels, with values of another meaning."""
+        return replace(self, value_range=value_range, about={**self.about, "values": value_range.to_json()})
+
     def some(self, places: Tensor) -> Pictures:
         """Those at some places [b]."""
         return replace(
@@ -85,7 +89,8 @@ class Pictures:
 
 def of_split(data: Data, split: Split, which: str) -> Pictures:
     """The training or held-out pictures of a data set."""
-    about = {"data": data.name, "split": which, "images": len(split.images)}
+    values = data.value_range.to_json()
+    about = {"data": data.name, "split": which, "images": len(split.images), "values": values}
     return Pictures(split.images, data.value_range, split.labels, data.class_names, split.named, about)
 
 

@@ -71,14 +71,15 @@ def walk(x_0: Tensor, level: Level, stops: Tensor, seed: int = 0) -> Walk:
     generator = torch.Generator().manual_seed(seed)
     copies = max(16, NUMBERS // x_0.numel())
     x = x_0.repeat(copies, 1, 1, 1)
-    mean, variance, shown = [1.0], [0.0], [x[0]]
+    mean, variance, shown, kept = [1.0], [0.0], {0: x[0]}, set(stops.tolist())
     for k in range(1, len(level)):
         s, t = level[k - 1 : k].expand(copies), level[k : k + 1].expand(copies)
         x = step(x, s, t).sample(torch.randn(x.shape, generator=generator))
         scale = float(level.scale[k])
         mean.append(float((x.mean(0, dtype=torch.float64) * x_0[0]).sum() / x_0.double().square().sum()) / scale)
         variance.append(float(x.var(0).mean()) / scale**2)
-        shown.append(x[0] / scale)
+        if k in kept:
+            shown[k] = x[0] / scale
     picked = torch.stack([shown[k] for k in stops.tolist()])
     return Walk(level, torch.tensor(mean), torch.tensor(variance), picked)
 

@@ -101,13 +101,18 @@ class Setting:
         """The user's model, or that of the digits."""
         return api.load(self.path or self.digits_run, device=self.device)
 
-    @cached_property
+    @property
     def images(self) -> Data:
         """Images as the model takes them: the user's own, or what it was trained on."""
+        return self._images[0]
+
+    @cached_property
+    def _images(self) -> tuple[Data, list[str]]:
+        """The same, and remarks."""
         if self.path is None:
-            return load_data(DIGITS, labels="none")
+            return load_data(DIGITS, labels="none"), []
         try:
-            return data_of(self.path, self.model, self.named)[0]
+            return data_of(self.path, self.model, self.named)
         except SnowmeltError as error:
             if self.named is not None:
                 raise
@@ -128,6 +133,12 @@ class Setting:
                 f"--model {self.path}: this model makes pictures from others.", "Expected one that begins with noise."
             )
         _ = self.picture
+        known, theirs = (None, None) if self.path is None else (self.model.images.class_names, self.images.class_names)
+        if theirs is not None and theirs != known:
+            raise SnowmeltError(
+                f"--data {self.named}: its classes are not those that the model {self.path} is told.",
+                "Name images of the same classes, or leave --data out.",
+            )
 
     def about(self, seconds: float) -> str:
         """What the pages were made of, in a sentence."""
@@ -145,6 +156,13 @@ class Setting:
     def holds_out(self) -> bool:
         """Whether there are pictures that the model has not been trained on."""
         return len(self.images.holdout.images) > 1
+
+    @property
+    def acquaintance(self) -> str:
+        """What the model and the pictures of `held_out` are to each other, after "pictures"."""
+        if not self.holds_out:
+            return "it was trained on"
+        return "that are held out here" if self._images[1] else "it has not seen"
 
     def held_out(self, count: int) -> tuple[Tensor, Condition | None]:
         """Pictures [n, C, H, W] in [-1, 1] that the model has not been trained on, as far as there are any; and what it

@@ -164,7 +164,7 @@ def chapter(setting: Setting) -> Chapter:
             [Mark("here", places)],
         ),
     ]
-    kept = "it has not seen" if setting.holds_out else "it was trained on"
+    kept = setting.acquaintance
     whose = "your model" if setting.path is not None else "the model of the digits from chapter 3"
     answers = f", above what is asked and below what {whose} makes of it" if answered else ""
     first, last = seen.unknown["eps"][0], seen.unknown["eps"][-1]
@@ -197,7 +197,7 @@ def chapter(setting: Setting) -> Chapter:
             "And the mean, where it all began? Its error is tiny at every t, because nearly all of the mean of "
             "x<sub>t−1</sub> is a copy of x<sub>t</sub>. A network asked for it must copy its input to a fraction of a "
             "per cent before its mistakes say anything about pictures. Told in the noise's terms, the same mistake is "
-            "larger by a factor that is known exactly, and that is the number of this chapter.",
+            "larger by a factor that is known exactly: one over the number of this chapter.",
         )
         + "{number}"
         + prose(

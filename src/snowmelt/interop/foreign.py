@@ -56,6 +56,9 @@ class Told:
         told = cls(**values)
         if told.noise_levels is not None and not 1 <= told.noise_levels <= MAX_STEPS:
             raise SnowmeltError(f"--noise-levels {told.noise_levels} is out of range.", f"Expected 1 to {MAX_STEPS:,}.")
+        for name, value in (("--heads", told.heads), ("--head-channels", told.head_channels)):
+            if value is not None and value < 1:
+                raise SnowmeltError(f"{name} {value} is out of range.", "Expected 1 or more.")
         return told
 
     def require(self, path: Path, **examples: str | int) -> None:
@@ -102,7 +105,7 @@ class Foreign:
     config   everything but its weights
     weights  by kind, under our names
     digests  SHA-256 of the files that they came from
-    origin   what is known of its making
+    origin   what is known of its making; `label_dropout` is 0 where the class was never withheld
     notes    what its user should know, as sentences
     """
 

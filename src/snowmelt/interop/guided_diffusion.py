@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -91,7 +92,8 @@ def read(source: Source, told: Told) -> Foreign:
     _require_told(path, told)
     network = inferred(tensors, path, told)
     learned = learned_variance(network, str(path))
-    notes = []
+    notes: list[str] = []
+    origin: dict[str, Any] = {"source": str(path), "format": "guided-diffusion"}
     if told.noise_levels != PUBLISHED_STEPS:
         told.require(path, clock="rescaled-index")
     if told.predict is None:
@@ -99,6 +101,7 @@ def read(source: Source, told: Told) -> Foreign:
         told = replace(told, predict="eps")
     if network.num_classes and not told.null_class:
         notes.append(NO_NULL_NOTE)
+        origin["label_dropout"] = 0.0
         tensors = with_null_row(tensors, LABEL)
     elif told.null_class:
         network = _without_null(network, path)
@@ -106,7 +109,6 @@ def read(source: Source, told: Told) -> Foreign:
     weights = read_tensors(rules, tensors, outline(network).state_dict(), str(path))
     denoiser, sampler = told_process(told, learned)
     config = ModelConfig(network, denoiser, image_spec(network, told.size or (0, 0)), sampler)
-    origin = {"source": str(path), "format": "guided-diffusion"}
     return Foreign(config, {"ema": weights}, {"ema": sha256(path)}, origin, tuple(notes))
 
 

@@ -47,7 +47,9 @@ class KDenoiser:
         """
         if class_cond is not None and cond is not None:
             raise SnowmeltError("class_cond and cond say the same thing twice.", "Put the label into cond.")
-        numbers = torch.as_tensor(sigma, dtype=torch.float64).detach().cpu().reshape(-1)
+        # On the host first: Apple's GPUs know no float64.
+        given = sigma.detach().cpu() if isinstance(sigma, Tensor) else sigma
+        numbers = torch.as_tensor(given, dtype=torch.float64).reshape(-1)
         level = self.schedule.at_log_snr(-2 * numbers.expand(len(x)).log())
         told = cond if class_cond is None else Condition(label=class_cond)
         return self.denoiser(broadcast(level.alpha, x) * x, level, told)
@@ -66,7 +68,8 @@ class KDenoiser:
 def as_k_diffusion(model: Model, guidance: float | None = None, clip: Clip | None = None) -> KDenoiser:
     """The model for k-diffusion's samplers: `sample_heun(as_k_diffusion(model), x, sigmas)`.
 
-    guidance, clip  as for `snowmelt.sample`: by default the guide that the model brings, and its author's clipping
+    guidance, clip  as for `snowmelt.sample`: by default away from the guide that the model brings, and a little from no
+                    class where one is told, and its author's clipping
     """
     return KDenoiser(plan_sampling(model, guidance=guidance, clip=clip).denoiser, model.denoiser.schedule)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -23,13 +24,14 @@ from snowmelt.model.networks.config import AnyConfig, NetworkConfig
 from snowmelt.model.tensors import load_into, load_tensors, save_tensors
 
 FORMAT_VERSION = 1
-CONFIG = "config.json"
+CONFIG, MODEL = "config.json", "model"  # MODEL: the folder in a run
 Weights = Literal["ema", "raw"]
 FILES: dict[Weights, str] = {"ema": "model.safetensors", "raw": "raw.safetensors"}
 GUIDE = "guide.safetensors"
 # A checkpoint's own file, and its groups of tensors that are a model's weights.
 CHECKPOINT_STATE = "state.json"
 CHECKPOINT_GROUPS: dict[Weights, str] = {"ema": "ema_0", "raw": "raw"}
+WAIT = 0.5  # seconds in which a run has replaced its model by another one
 # Numbers in one image; no image comes near this, and a config that asks for more is damaged or hostile.
 MAX_NUMBERS = 2**28
 _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
@@ -100,7 +102,7 @@ class SamplerDefaults:
     """How the model's author would sample from it.
 
     guidance  how far away from the model's own guide, where it has one; 1 is not at all
-    class_guidance  before that, how far away from no class; 1 is not at all
+    class_guidance  before that, and only with it, how far away from no class; 1 is not at all
     guided_above, guided_to  the noise levels, as sigma/alpha, at which both act; None is without end
     """
 
@@ -192,8 +194,37 @@ def save_model(
 def load_model(path: Path, weights: Weights = "ema", device: torch.device | None = None) -> Model:
     """Load a model folder, the model of a run folder, or an earlier one from runs/NAME/checkpoints/step_....
 
-    Every file is checked against the hash in the config; pickles are never opened.
+    Every file is checked against the hash in the config; pickles are never opened. One that is replaced meanwhile, by
+    the run that it belongs to, is read again.
     """
+    at = path.resolve()
+    run = next((each for each in (at, at.parent, at.parent.parent) if (each / "checkpoints").is_dir()), at)
+    seen = _config_of(run)
+    try:
+        return _read_model(path, weights, device)
+    except SnowmeltError:
+        if not _replaced(run, seen):
+            raise
+    return _read_model(path, weights, device)
+
+
+def _config_of(run: Path) -> bytes | None:
+    try:
+        return (run / MODEL / CONFIG).read_bytes()
+    except OSError:
+        return None
+
+
+def _replaced(run: Path, seen: bytes | None) -> bool:
+    """Whether the model of a run has become another one. For a moment there may be none; that is waited for."""
+    found = _config_of(run)
+    if found is None and (run / "checkpoints").is_dir():
+        time.sleep(WAIT)
+        found = _config_of(run)
+    return found is not None and found != seen
+
+
+def _read_model(path: Path, weights: Weights, device: torch.device | None) -> Model:
     checkpoint, folder = _places(path)
     stored = read_json(folder / CONFIG)
     try:
@@ -290,7 +321,7 @@ def find_model(path: Path) -> Path:
                 "Expected a run or model folder written by snowmelt (config.json and model.safetensors).",
             )
         raise SnowmeltError(f"{path} is a file; expected a run or model folder written by snowmelt.")
-    for folder in (path, path / "model"):
+    for folder in (path, path / MODEL):
         if (folder / CONFIG).is_file():
             return folder
     if (path / "checkpoints").is_dir():

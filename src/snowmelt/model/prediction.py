@@ -21,6 +21,10 @@ from snowmelt.process.schedule import Schedule
 # The standard deviation of the data that the edm row scales by (Karras et al. 2022, table 1).
 SIGMA_DATA = 0.5
 
+# Predictions that an estimate is found from by a division by numbers so small that of an x which was rounded to
+# bfloat16 hardly anything but the rounding is left.
+EXACT = ("mean",)
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -69,9 +69,9 @@ class Certificate:
             "name": self.name,
             "options": {name: plain(value) for name, value in self.options.items()},
             "passed": self.passed,
-            "checks": [vars(check) for check in self.checks],
-            "errors": {str(budget): {"steps": n, "error": e} for budget, (n, e) in self.errors.items()},
-            "curve": [list(point) for point in self.curve],
+            "checks": [vars(check) | {"value": plain(check.value)} for check in self.checks],
+            "errors": {str(budget): {"steps": n, "error": plain(e)} for budget, (n, e) in self.errors.items()},
+            "curve": [[evaluations, plain(error)] for evaluations, error in self.curve],
         }
 
 
@@ -139,7 +139,8 @@ def _certify(name: str, options: dict[str, Any], build: Callable[..., Tableau], 
     if order is not None:
         for data in ("Gaussian", "mixture on a line"):
             slope = measured_order(build, order, data)
-            checks.append(Check(f"order, {data}", slope, f"{order} +- {ORDER}", abs(slope - order) <= ORDER))
+            note = "of all steps but the last, at which it falls" * ("final" in options)
+            checks.append(Check(f"order, {data}", slope, f"{order} +- {ORDER}", abs(slope - order) <= ORDER, note))
     return Certificate(name, options, tuple(checks), errors, curve)
 
 
@@ -182,9 +183,10 @@ def consistency_defects(tableau: Tableau) -> tuple[float, float]:
     With D = x_0, as for a data set of that image alone, every row should carry the law of its levels to that of the
     next: the first number is the largest error of the mean (signal: sum a alpha + sum b = alpha'), the second that of
     the variance (noise: eps and every z carried through the rows). A first row without evaluation is the analytic
-    step, which is that of other data: the check begins after it.
+    step, which is that of other data: the check begins after it, unless a later row looks back to before it.
     """
-    if not tableau.rows[0].b and tableau.rows[0].c == 0 and len(tableau.rows) > 1:
+    analytic = not tableau.rows[0].b and tableau.rows[0].c == 0 and len(tableau.rows) > 1
+    if analytic and all(len(row.a) <= k for k, row in enumerate(tableau.rows[1:], 1)):
         tableau = replace(tableau, levels=tableau.levels[1:], rows=tableau.rows[1:])
     one = torch.ones(1, dtype=torch.float64)
     image = NormalData(one, 0 * one, torch.eye(1, dtype=torch.float64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from snowmelt.base.files import atomic_file
@@ -34,10 +35,11 @@ def draw_errors(certificate: Certificate, path: Path) -> None:
     figure = Figure(figsize=(6, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     points = certificate.curve or tuple((n, error) for n, error in certificate.errors.values())
-    evaluations, errors = zip(*points, strict=True)
+    points = tuple(point for point in points if math.isfinite(point[1]))  # some may overflow
+    evaluations, errors = zip(*points, strict=True) if points else ((), ())
     axes.loglog(evaluations, errors, "o-", color="#1f5fa8", label=certificate.name)
-    last = points[-1]
     if len(points) > 1:
+        last = points[-1]
         for order in (1, 2, 3, 4):
             guide = [last[1] * (last[0] / n) ** order for n in evaluations]
             axes.loglog(evaluations, guide, ":", color="0.6", linewidth=1)

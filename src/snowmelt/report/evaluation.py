@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,18 @@ def _frechet(result: Result) -> Rows:
 def _kernel(result: Result) -> Rows:
     if "kid" not in result:
         return []
-    found, subsets = result["kid"], result["kid"]["subsets"]
-    return [
-        ("Kernel distance", _text(found)),
+    found, subsets, protocol = result["kid"], result["kid"]["subsets"], result["protocol"]
+    # Subsets that are all there is say nothing of how much such values scatter.
+    most = max(protocol["fake"]["images"], protocol["real"].get("compared", math.inf))
+    several = [
         (
             f"  mean of {subsets['count']} subsets of {subsets['size']:,}",
             f"{subsets['mean']:.3g} (deviation {subsets['deviation']:.2g})",
-        ),
+        )
+    ] * (subsets["size"] < most)
+    return [
+        ("Kernel distance", _text(found)),
+        *several,
         *_optional(_instead(result), found["floor_of_held_out"]),
     ]
 

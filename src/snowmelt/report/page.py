@@ -75,7 +75,8 @@ class Run:
     @property
     def previews(self) -> list[Path]:
         """The pictures drawn on the way, the newest last."""
-        return sorted((self.folder / "previews").glob("step_*.png"))
+        found = (self.folder / "previews").glob("step_*.png")
+        return sorted(path for path in found if path.stem.removeprefix("step_").isdecimal())  # no copies of these
 
     def newest(self, *kinds: str) -> tuple[Path, dict[str, Any]] | None:
         """The newest result that holds one of these."""
@@ -191,13 +192,21 @@ def _protocol(path: Path, result: dict[str, Any]) -> str:
     )
 
 
+def _whence(run: Run, path: Path, result: dict[str, Any]) -> str:
+    """Of what a result is, which may be of other samples than the model's own, or of other weights than it has now."""
+    model = result["model"]
+    own = model is None or model["sha256"] == digest_at(run.folder, "ema")
+    others = "" if own else f", of other weights of the run (step {model['step']})"
+    return paragraph(f"{compared(result)}{others}: {path.name}.", "protocol")
+
+
 def _copies(run: Run) -> list[str]:
     found = run.newest("memorization")
     if found is None:
         return []
     path, result = found
     memorization, picture = result["memorization"], picture_of(path, COPIES)
-    parts = [heading("Copies of training images"), bullets(memorization["sentences"])]
+    parts = [heading("Copies of training images"), _whence(run, *found), bullets(memorization["sentences"])]
     if memorization["suspected"]:
         rows = [
             (each["sample"], f"{each['train']} ({each['transformation']}), {each['ratio']:.2f} of the way to others")
@@ -217,6 +226,7 @@ def _likelihood(run: Run) -> list[str]:
     nll, of = result["nll"], result["protocol"]["likelihood"]
     return [
         heading("Likelihood"),
+        _whence(run, *found),
         paragraph(
             f"Of {of['images']:,} {of['split']} images; decoder: {nll['measurement']['decoder']}; dequantisation: "
             f"{nll['measurement']['dequantisation']}.",
@@ -237,6 +247,7 @@ def _anatomy(run: Run) -> list[str]:
     anatomy = Anatomy.from_json(found[1]["anatomy"] if found is not None else rows[-1])
     return [
         heading("The loss between its bounds"),
+        *([] if found is None else [_whence(run, *found)]),
         figure(draw_anatomy(anatomy), ANATOMY_WORDS, plot=True),
         bullets(anatomy.advice()),
     ]

@@ -185,7 +185,8 @@ def _guided(
     """(denoiser, how far it is led, away from what)."""
     if guidance is not None and not math.isfinite(guidance):
         raise SnowmeltError(f"guidance {guidance} is out of range.", "Expected a number; 1 is no guidance, 2 usual.")
-    denoiser, weak, weight, away = model.denoiser, None, 1.0, None
+    denoiser: Denoiser = model.denoiser
+    weak, weight, away = None, 1.0, None
     if guide is not None:
         _require_same_images(model, guide)
         weak = at_any_scale(guide.denoiser)

@@ -88,7 +88,11 @@ def _build(name: str, solver: Solver, levels: Levels, options: dict[str, Any]) -
             if not float(value).is_integer():
                 raise SnowmeltError(f"sampler {name!r}: {key} is a whole number, not {value!r}.")
             given[key] = int(value)
-    return solver.build(levels, **given)
+    try:
+        return solver.build(levels, **given)
+    except (ValueError, OverflowError) as error:  # numbers out of all bounds, or more rows than a table may have
+        said = ", ".join(f"{key}={value}" for key, value in given.items())
+        raise SnowmeltError(f"sampler {name!r} cannot be made with {said or 'so many steps'}: {error}.") from error
 
 
 def _is_number(value: Any) -> bool:

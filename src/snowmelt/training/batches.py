@@ -64,7 +64,9 @@ class Batches:
         self._config, self._data, self._schedule = config, data, schedule
         self._device, self._world = device, world
         images = data.training.images
-        self._on_device = _copied(images, device) if _fits(images, device) else None
+        # Where pairs are read as they are used, one may be broken: another picture then stands for both.
+        kept = data.training.resident and _fits(images, device)
+        self._on_device = _copied(images, device) if kept else None
         self._pictures = self._taken if data.training.resident else Ahead(self._taken, STEPS_AHEAD)
         self.waited = 0.0
 

@@ -127,6 +127,11 @@ class Clock:
         more = max(0.0, self.left(elapsed)) * seen / seconds
         return max(float(images), (images + more) // batch * batch)
 
+    def is_early(self, elapsed: float) -> bool:
+        """Whether nothing has been measured yet, and much is left: more than measuring takes."""
+        measured = self._first is not None and elapsed - self._first[0] >= self._warm
+        return not measured and self.left(elapsed) > 2 * self._warm + 0.02 * self.seconds
+
     def rate(self, elapsed: float, images: int) -> float:
         """Images a second since measuring began; infinite before."""
         if self._first is None or elapsed <= self._first[0] or images <= self._first[1]:

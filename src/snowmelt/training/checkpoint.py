@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import TEMPORARY, atomic_folder, read_json, write_json
+from snowmelt.base.files import TEMPORARY, atomic_folder, read_json, replace_folder, write_json
 from snowmelt.model.bundle import CHECKPOINT_STATE as STATE
 from snowmelt.model.tensors import load_tensors, save_tensors
 
@@ -54,13 +54,14 @@ def folders_of(run: Path) -> list[Path]:
 
 def save_checkpoint(folder: Path, position: Position, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Write a checkpoint; `tensors` are groups such as raw, ema_0, optimizer, each a safetensors file."""
-    if folder.exists():
-        # A run that resumed after this step wrote it, and has now come past it again with the same numbers.
-        shutil.rmtree(folder)
-    with atomic_folder(folder) as temporary:
+    # Where it is there already, a run was resumed at this step or before it, and the numbers are the same.
+    place = folder.with_name(f"{TEMPORARY}new-{folder.name}") if folder.exists() else folder
+    with atomic_folder(place) as temporary:
         hashes = {name: save_tensors(temporary / f"{name}.safetensors", group) for name, group in tensors.items()}
         state = {"format_version": FORMAT_VERSION, "position": asdict(position), "files": hashes}
         write_json(temporary / STATE, {**state, "digest": _digest(state)})
+    if place != folder:
+        replace_folder(place, folder)
 
 
 def load_checkpoint(folder: Path) -> tuple[Position, dict[str, dict[str, Tensor]]]:

@@ -17,7 +17,9 @@ def command_of(data: Any, *wishes: Any) -> str:
     said = _said(*wishes)
     if not isinstance(data, str | Path):
         return f"snowmelt.train(dataset{''.join(f', {name}={value!r}' for name, value in said)})"
-    return " ".join(["snowmelt train", quoted(data), *(flag(name, _typed(value)) for name, value in said)])
+    # A Path is one, also where a built-in data set is called so.
+    told = data if isinstance(data, str) or data.is_absolute() or str(data).startswith("~") else f"./{data}"
+    return " ".join(["snowmelt train", quoted(told), *(flag(name, _typed(value)) for name, value in said)])
 
 
 def prolonged(command: str | None, run: Path, budget: Any) -> str | None:

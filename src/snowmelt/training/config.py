@@ -65,7 +65,7 @@ class TrainConfig:
     command          what asks for the same again; None where that was not kept
     network          the network's config as plain values (model.networks)
     batch            images of one optimiser step, over all processes and micro-batches
-    micro_batch      images of one forward and backward pass on one device
+    micro_batch      images of one forward and backward pass on one device; None is its whole share of a batch
     lr               base learning rate; see budget.Plan for its course
     optimizer        adamw or muon
     warmup           images of linear warm-up
@@ -91,7 +91,7 @@ class TrainConfig:
     process: Process
     loss: str
     batch: int
-    micro_batch: int
+    micro_batch: int | None
     lr: float
     optimizer: str
     warmup: int

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import blake2b
 
 import torch
 from torch import Tensor, distributed
+
+from snowmelt.base.errors import SnowmeltError
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,16 @@ class World:
         distributed.broadcast(shared, src=0)
         result: list[float] = shared.tolist()
         return result
+
+    def require_alike(self, fingerprint: str, device: torch.device) -> None:
+        """Raise SnowmeltError where rank 0 has found other images, or holds out others of them."""
+        own = float(int.from_bytes(blake2b(fingerprint.encode(), digest_size=6).digest(), "big"))
+        if self.agree([own], device) != [own]:
+            raise SnowmeltError(
+                f"Process {self.rank} holds out other images than process 0: the first of them has found more room for "
+                "them in cache and memory, or the data set makes other pictures each time.",
+                "Make room on the disk of the cache (snowmelt data cache), or the pictures the same each time.",
+            )
 
     def sum(self, tensor: Tensor) -> None:
         """Add up a tensor over all ranks, in place."""

@@ -14,11 +14,12 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.data.data_set import Data
 from snowmelt.interop.formats import open_model
 from snowmelt.model.bundle import ImageSpec
+from snowmelt.model.condition_spec import Column
 from snowmelt.model.networks import AnyConfig, LinearUNetConfig, config_from_dict, config_to_dict, outline
 from snowmelt.training import augment
 from snowmelt.training.recipe import PROCESSES, Process, Recipe
 
-LABELS = "embedding.conditions.label.weight"
+LABELS, VALUES = "embedding.conditions.label.weight", "embedding.conditions.values"
 # A tenth of what is usual at the beginning: what has been learned is not to be shaken off.
 LR, OPTIMIZER = 1e-4, "adamw"
 # What the model brings, and cannot be chosen anew without making its weights worthless.
@@ -87,14 +88,40 @@ def fitted(initial: Initial, data: Data, augmented: float | None) -> tuple[Initi
             f"{where} is told {network.value_dim} values and {network.image_channels} channels of a paired image; here "
             f"there are {told[0]} and {told[1]}."
         )
+    initial, reasons = _with_values(initial, data.conditions.columns)
     if augmented and network.augment_dim != augment.SIZE:
         raise SnowmeltError(f"--augment: the network of {where} cannot be told of it.", "Leave --augment out.")
     names = data.class_names
     if names == initial.images.class_names:
-        return initial, []
+        return initial, reasons
     if isinstance(network, LinearUNetConfig):
         raise SnowmeltError(f"{where} cannot be told a class.", "Train without: --labels none")
-    return _with_classes(initial, names)
+    initial, more = _with_classes(initial, names)
+    return initial, reasons + more
+
+
+def _with_values(initial: Initial, columns: tuple[Column, ...]) -> tuple[Initial, list[str]]:
+    """The model told these values: those of the same name are what they were, on whichever scale they are now."""
+    before = initial.images.conditions.columns
+    if before == columns or not columns:
+        return initial, []
+    known, names = {each.name: i for i, each in enumerate(before)}, [each.name for each in columns]
+    if known.keys() != set(names):
+        raise SnowmeltError(
+            f"--init {initial.source} is told {', '.join(known)}; here there are {', '.join(names)}.",
+            "Call what means the same by the same name in --cond-values.",
+        )
+    # It has learned W (v - mean)/std + b, and is now told (v - mean')/std'.
+    old = [before[known[name]] for name in names]
+    weight, bias = (initial.tensors[f"{VALUES}.{part}"] for part in ("weight", "bias"))
+    chosen = weight[:, [known[name] for name in names]].double()
+    scale = torch.tensor([new.std / was.std for new, was in zip(columns, old, strict=True)], dtype=torch.float64)
+    shift = torch.tensor([(new.mean - was.mean) / was.std for new, was in zip(columns, old, strict=True)]).double()
+    moved = {
+        f"{VALUES}.weight": (chosen * scale).to(weight.dtype),
+        f"{VALUES}.bias": (bias.double() + chosen @ shift).to(bias.dtype),
+    }
+    return replace(initial, tensors={**initial.tensors, **moved}), ["Its values are told on the scale of these images"]
 
 
 def _with_classes(initial: Initial, names: tuple[str, ...] | None) -> tuple[Initial, list[str]]:

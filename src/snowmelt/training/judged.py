@@ -39,7 +39,10 @@ def judged_model(
             fake, size=(spec.height, spec.width), channels=spec.channels, one_size=True, progress=progress
         )
         remarks += notes
-        samples = replace(samples, value_range=_meant(spec.value_range, samples.value_range))
+        meant = _meant(spec.value_range, samples.value_range)
+        if samples.value_range.dtype != "uint8":
+            remarks.append(_values(fake, meant))
+        samples = samples.meaning(meant)
     told = data if (data.class_names, data.conditions) == (spec.class_names, spec.conditions) else None
     if told is None:
         remarks.append(
@@ -102,14 +105,20 @@ def judged_samples(real: str, fake: str, progress: Progress | None = None) -> Su
     own, other = everything.value_range, samples.value_range
     if own.dtype == other.dtype:
         meant = ValueRange(own.dtype, min(own.low, other.low), max(own.high, other.high))
-        samples, everything = replace(samples, value_range=meant), replace(everything, value_range=meant)
+        samples, everything = samples.meaning(meant), everything.meaning(meant)
         data = replace(data, value_range=meant)
     if own.dtype == other.dtype != "uint8":
-        remarks.append(f"Values of both are read from {meant.low:g}, black, to {meant.high:g}, white")
+        remarks.append(_values("both", meant))
+    if own.dtype != other.dtype:
+        remarks += [_values(name, each) for name, each in ((real, own), (fake, other)) if each.dtype != "uint8"]
     rest = None
     if len(data.training.images) < len(everything):  # no official test split: held-out images are among the real ones
         rest = torch.searchsorted(everything.images.rows, data.training.images.rows)
     return Subject(everything, _held_out(data), rest, samples, remarks=(*remarks, *notes))
+
+
+def _values(whose: str, meant: ValueRange) -> str:
+    return f"Values of {whose} are read from {meant.low:g}, black, to {meant.high:g}, white"
 
 
 def _meant(by_model: ValueRange, own: ValueRange) -> ValueRange:

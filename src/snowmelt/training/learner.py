@@ -89,7 +89,8 @@ class Learner:
         ]
         self.guide: dict[str, Tensor] | None = None
         self.meters = Meters(device)
-        self.micro_batch = config.micro_batch
+        share = config.batch // world.size
+        self.micro_batch = share if config.micro_batch is None else min(config.micro_batch, share)
         # With fp16 the host decides on the scale of losses.
         recorded = config.compile and config.precision != "fp16" and device.type == "cuda" and world.size == 1
         self._replay = Replay(self._learn, device) if recorded else None

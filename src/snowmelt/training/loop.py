@@ -79,6 +79,7 @@ class Trainer:
         self._behind = 0.0
         self._began = 0.0, 0.0  # seconds of training, and of those what was spent on records, when this process began
         self._stopped = False
+        self._ended = False  # whether the run had come to its end before this process
         self._bottleneck = Bottleneck(asynchronous=device.type != "cpu")
         self._named = 0
         # When and at which step the ranks agreed, and the step at which they do so next.
@@ -100,9 +101,16 @@ class Trainer:
         # A plan holds for the budget it was made for; with another one the clock makes a new plan.
         if position.revisions and position.planned_minutes == self.config.budget.minutes:
             self.plan = self.plan.revised(position.revisions[-1][1])
+            self._ended = position.images == self.plan.total
         self.reporter.resumed(position.step)
         if self.world.leads:
             self.records.cut_back(position)
+        minutes = self.config.budget.minutes
+        if minutes is not None and position.planned_minutes not in (None, minutes):
+            # By the pace so far: the clock needs some seconds to know it, which would be at the full rate.
+            more = max(0.0, 60 * minutes - position.elapsed) * position.images / position.elapsed
+            batch = self.config.batch
+            self._plan_to_end_at(max(float(position.images), (position.images + more) // batch * batch))
         kept = "weights, EMA, optimiser, learning rate and data position"
         self.reporter.note(f"Resumed at step {position.step:,} ({position.images:,} images): {kept}.")
 
@@ -178,10 +186,12 @@ class Trainer:
         """On a GPU, halve the micro-batch until a step fits; the global batch stays."""
         if self.device.type != "cuda":
             return
+        asked = self.learner.micro_batch
         self.learner.fit_memory(self.batches.draw(0))
-        if self.learner.micro_batch < self.config.micro_batch:
-            count = self.learner.micro_batch
-            self.reporter.note(f"Micro-batches of {count} images, to fit the memory of {self.device}; same result.")
+        count = self.learner.micro_batch
+        if count < asked:
+            alike = "the same result" + " but for what dropout leaves out" * (self.config.network["dropout"] > 0)
+            self.reporter.note(f"Micro-batches of {count} images, to fit the memory of {self.device}; {alike}.")
 
     def step(self) -> None:
         """One optimiser step, the next of the run."""
@@ -230,7 +240,7 @@ class Trainer:
             self.records.row({"step": position.step, "planned_images": total})
 
     def _is_over(self, clock: Clock | None, asked_to_stop: threading.Event) -> bool:
-        if self.position.images >= self.plan.total:
+        if self.position.images >= self.plan.total and not self._knows_no_better(clock):
             return True
         asked = asked_to_stop.is_set()
         stop = self._agreed(asked or (clock is not None and clock.left(self.position.elapsed) <= 0))
@@ -242,6 +252,13 @@ class Trainer:
             # So that the run, when it is resumed, knows that it has come to its end.
             self._plan_to_end_at(float(self.position.images))
         return stop
+
+    def _knows_no_better(self, clock: Clock | None) -> bool:
+        """Whether the plan, which has come to its end, was made by a slower process, and this one has not measured yet:
+        it goes on meanwhile, at a rate of zero.
+        """
+        early = clock is not None and not self._ended and clock.is_early(self.position.elapsed)
+        return bool(self.world.agree([float(early)], self.device)[0])
 
     def _pace(self, clock: Clock | None) -> float:
         """Images a second of this process alone, as it is alone with what it writes; infinite before it is known."""

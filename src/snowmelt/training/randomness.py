@@ -1,6 +1,7 @@
 """What is random in training step n, as a pure function of (seed, n).
 
-Drawn for the global batch, then split over ranks: the number of processes and of micro-batches changes nothing.
+Drawn for the global batch, then split over ranks: the number of processes and of micro-batches changes nothing, but
+for dropout.
 """
 
 from __future__ import annotations

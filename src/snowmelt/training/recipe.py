@@ -76,7 +76,7 @@ class Recipe:
     emas           two averages, see training.ema.parse_profile; the first is the model's
     guide_at       the part of the run after which the average is kept as the model's guide; 0: it has none
     guidance       how far samples are led away from it
-    class_guidance how far, before that, away from no class, where there are classes
+    class_guidance how far, before that, away from no class, where classes and nothing else are told
     guided         the sigma/alpha between which both act
     dropout        None leaves the network preset's
     flip           mirror images at random; None decides by the data

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import TEMPORARY, atomic_folder, read_json
+from snowmelt.base.files import TEMPORARY, atomic_folder, read_json, replace_folder
 from snowmelt.data.data_set import Data
 from snowmelt.data.own import PREVIEW
 from snowmelt.data.preview import data_preview
@@ -27,7 +27,7 @@ from snowmelt.training.live_anatomy import LiveAnatomy
 from snowmelt.training.metrics import MetricsFile, read_metrics
 from snowmelt.training.preview import COUNT, draw_preview
 from snowmelt.training.progress import Reporter
-from snowmelt.training.run import CONFIG, LOG, METRICS, replace_folder
+from snowmelt.training.run import CONFIG, LOG, METRICS
 from snowmelt.training.stopwatch import WATCH
 
 HELD_OUT_IMAGES = 256
@@ -223,6 +223,7 @@ class Records:
             "data": config.data.source,
             "preset": config.preset,
             "ema": learner.averages[0].profile.to_config(),
+            "label_dropout": config.label_dropout,
         }
         raw = learner.network.state_dict()
         guide = None if learner.guide is None else {**raw, **learner.guide}

@@ -18,7 +18,7 @@ from snowmelt.model.bundle import SamplerDefaults
 from snowmelt.model.condition_spec import NOTHING_ELSE
 from snowmelt.model.networks import AnyConfig, config_to_dict
 from snowmelt.model.networks.presets import PRESETS
-from snowmelt.model.prediction import predictions
+from snowmelt.model.prediction import EXACT, predictions
 from snowmelt.process.shapes import shapes
 from snowmelt.training import augment
 from snowmelt.training.budget import Budget
@@ -105,7 +105,7 @@ def _decide(
     emas = recipe.emas if wishes.ema is None else (wishes.ema, recipe.emas[1])
     for text in emas:
         parse_profile(text, batch)
-    return process, batch, emas, choose_precision(wishes.precision, device)
+    return process, batch, emas, choose_precision(wishes.precision, device, process.prediction in EXACT)
 
 
 def resolve(
@@ -133,6 +133,7 @@ def resolve(
         preset = preset_for(pixels, on_gpu, few, budget.minutes)
     recipe = recipes.get(preset) if initial is None else initial.recipe(recipes.get(preset))
     process, batch, emas, precision = _decide(wishes, recipe, device, world)
+    _refuse_endless(process, data)
     reasons = []
     few = few and initial is None
     dropout, augmented = (DROPOUT_OF_FEW, AUGMENT_OF_FEW) if few else (recipe.dropout, recipe.augment)
@@ -156,8 +157,9 @@ def resolve(
     if guide_at > 0:
         low, high = recipe.guided
         led = replace(process.sampler, guidance=recipe.guidance, guided_above=low, guided_to=high)
-        # Found best where a class is all that is told; a network that was never told none knows nothing of it.
-        if data.class_names and data.conditions == NOTHING_ELSE and label_dropout > 0:
+        # Found best where a class is all that is told; a network that was never told none knows nothing of it, and of a
+        # single class no more than of none.
+        if len(data.class_names or ()) > 1 and data.conditions == NOTHING_ELSE and label_dropout > 0:
             led = replace(led, class_guidance=recipe.class_guidance)
         process = replace(process, sampler=led)
     config = TrainConfig(
@@ -170,7 +172,7 @@ def resolve(
         process=process,
         loss=wishes.loss,
         batch=batch,
-        micro_batch=batch // world if wishes.micro_batch is None else min(wishes.micro_batch, batch // world),
+        micro_batch=None if wishes.micro_batch is None else min(wishes.micro_batch, batch // world),
         lr=recipe.lr if wishes.lr is None else wishes.lr,
         optimizer=recipe.optimizer if wishes.optimizer is None else wishes.optimizer,
         warmup=recipe.warmup if wishes.warmup is None else wishes.warmup,
@@ -194,6 +196,19 @@ def resolve(
         keep=wishes.keep,
     )
     return config, reasons
+
+
+def _refuse_endless(process: Process, data: Data) -> None:
+    """Refuse a learned weight of a loss that may be negative, as that of a density is: it has no least value."""
+    base, learned = parse_weight(process.weight)
+    if not learned or data.value_range.values is not None:
+        return
+    if process.learned_variance or base == "vlb":
+        raise SnowmeltError(
+            f"--weight {process.weight}: of images of floats the variational loss may be below zero, and then the "
+            "weight that is learned grows without end.",
+            f"Learn none: --weight {base}",
+        )
 
 
 def _network(recipe: Recipe, process: Process, data: Data, augmented: float) -> AnyConfig:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import TEMPORARY, disk_errors, free_name, quoted, sync_folder
+from snowmelt.base.files import free_name, quoted
 from snowmelt.base.lock import take_lock
 from snowmelt.training.checkpoint import load_latest
 from snowmelt.training.metrics import read_metrics
@@ -67,17 +66,3 @@ def claimed(run: Path, claim: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def replace_folder(new: Path, place: Path) -> None:
-    """Put a finished temporary folder in the place of another; only a kill between two renames leaves neither."""
-    old = place.with_name(f"{TEMPORARY}old-{place.name}")
-    with disk_errors(place):
-        if place.exists():
-            if old.exists():
-                shutil.rmtree(old)
-            place.rename(old)
-        new.rename(place)
-        sync_folder(place.parent)
-        if old.exists():
-            shutil.rmtree(old)

@@ -79,7 +79,7 @@ def train(
         wanted, asked = _sorted_wishes(wishes)
         check_wishes(asked, chosen, world.size)
         initial = None if asked.init is None else read_initial(asked.init)
-        run = Path("runs") / run_name(data) if out is None else Path(out)
+        run = Path("runs") / run_name(data) if out is None else user_path(out)
         if dry_run is None:
             require_new(run)
         said = wanted
@@ -87,6 +87,7 @@ def train(
             wanted = replace(wanted, labels=recipes.get(asked.preset).labels)
         source = _source(data, wanted.labels)
         loaded = load_data(source, **vars(wanted), progress=loading if world.leads else None)
+        world.require_alike(loaded.fingerprint, chosen)
         for line in loaded.report.lines():
             reporter.note(line)
         data_config = DataConfig(
@@ -156,7 +157,7 @@ def resume(
     minutes, images, steps  a new budget for the whole run, to train a finished one further
     data                    the Dataset that the run began with, if that was an object and not a name
     """
-    run = Path(run)
+    run = user_path(run)
     reporter = reporter or Reporter(quiet=True)
     require_run(run)
     config = load_config(run / CONFIG)
@@ -222,9 +223,9 @@ def _run(trainer: Trainer) -> None:
         trainer.reporter.close()
 
 
-def _source(data: Any, labels: str) -> str | Source:
+def _source(data: Any, labels: str) -> str | Path | Source:
     """What `load_data` finds the images by: a name, or a Dataset of torch or `datasets` made into a source."""
-    return str(data) if isinstance(data, str | Path) else source_of(data, labels=labels)
+    return data if isinstance(data, str | Path) else source_of(data, labels=labels)
 
 
 def _settled_file(name: str | None) -> str | None:

@@ -120,7 +120,9 @@ def find_zip(path: str, labels: str) -> Source:
     """All pictures in the zip file `path`."""
     try:
         archive = zipfile.ZipFile(path)
-        members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        # Some Windows programs write \\ between folders.
+        named = {info.filename.replace("\\", "/"): info for info in archive.infolist()}
+        members = {name: info for name, info in named.items() if not name.endswith("/")}
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise SnowmeltError(f"{path} cannot be read as a zip file: {error}.") from error
     names, skipped, top = _pictures(list(members))

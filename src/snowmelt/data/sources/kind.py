@@ -34,11 +34,16 @@ ADDRESS = "://"  # what no path holds, though it might look like one: https://ho
 
 def settled_name(data: str | Path) -> str:
     """The name by which `open_source` finds the same data from any folder: a path becomes absolute."""
-    text = str(data)
+    text = _as_text(data)
     path = user_path(text)
     if text in _builtin() or ((ADDRESS in text or not path.exists()) and _named(text) is not None):
         return text
     return str(path.absolute())
+
+
+def _as_text(data: str | Path) -> str:
+    """A Path cannot say ./digits, and is absolute here."""
+    return data if isinstance(data, str) else str(user_path(data).absolute())
 
 
 def _builtin() -> dict[str, Kind]:
@@ -53,11 +58,11 @@ def _named(text: str) -> Kind | None:
 def open_source(data: str | Path, labels: str = "auto") -> Source:
     """Find the data set called `data`: a built-in name, a path, or else the name of a data set in a hub.
 
-    Write ./digits for a folder of a built-in's name.
+    Write ./digits for a folder of a built-in's name; what is given as a Path is one.
     labels  auto, none, folder, prefix, FILE.csv or FILE.jsonl
     Raises SnowmeltError where nothing is there, naming what is near.
     """
-    text = str(data)
+    text = _as_text(data)
     if not text.strip():  # a variable of the shell that is not set; Path makes the folder that one is in of it
         raise SnowmeltError("The name of the data set is empty.", "Expected a path or a name; . is the folder here.")
     entries, builtin = list(SOURCES), _builtin()

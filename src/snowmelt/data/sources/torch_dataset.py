@@ -20,6 +20,7 @@ from snowmelt.data.sources.table import TRAIN, source_of_tables
 
 OBJECT = "dataset"  # the name of what was given as an object, if it has no other
 TARGETS = ("targets", "labels")  # what torchvision's data sets call the list of all labels
+ASKED = 256  # items that are asked whether they agree with it
 
 
 def source_of(
@@ -34,8 +35,9 @@ def source_of(
     labels       auto or none; a column, too, for a table of `datasets`
     Raises SnowmeltError where it is not such a data set. Labels that are neither integers nor texts are not used.
     """
-    if type(dataset).__module__.partition(".")[0] == "datasets":
-        return source_of_tables(name, dataset if isinstance(dataset, Mapping) else {TRAIN: dataset}, labels)
+    tables = dataset if isinstance(dataset, Mapping) else {TRAIN: dataset}
+    if tables and all(map(_is_table, tables.values())):
+        return source_of_tables(name, tables, labels)
     if not (isinstance(dataset, Sized) and hasattr(dataset, "__getitem__")):
         raise SnowmeltError(
             f"{name} is a {type(dataset).__name__} without len() or without [i]: a map-style Dataset is needed.",
@@ -46,6 +48,12 @@ def source_of(
     items = DatasetItems(dataset)
     named = getattr(dataset, "classes", None) if class_names is None else class_names
     return Source(name, items, *_labels(items, name, named, labels))
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it is a Dataset of the library `datasets`, which others may call a package of their own."""
+    named = type(value).__module__.partition(".")[0] == "datasets"
+    return named and all(hasattr(value, each) for each in ("features", "column_names", "__len__"))
 
 
 class DatasetItems:
@@ -159,8 +167,8 @@ def _labels(items: DatasetItems, name: str, class_names: Sequence[str] | None, w
 
 
 def _listed_labels(items: DatasetItems) -> list[Any] | None:
-    """All labels from a list that the data set keeps, if its first and last agree with what the items say, and nothing
-    is made of them on the way there.
+    """All labels from a list that the data set keeps, if items all over it agree with what they say themselves, and
+    nothing is made of them on the way there.
     """
     together = getattr(items.dataset, "transforms", None)  # torchvision's, which may hold no more than one of images
     if getattr(items.dataset, "target_transform", None) or getattr(together, "target_transform", together):
@@ -171,10 +179,9 @@ def _listed_labels(items: DatasetItems) -> list[Any] | None:
             kept = kept.tolist()
         if not isinstance(kept, list) or len(kept) != len(items):
             continue
-        last = len(items) - 1
-        if all(isinstance(value, int | str) for value in kept) and (kept[0], kept[last]) == (
-            items.label(0),
-            items.label(last),
+        asked = np.linspace(0, len(kept) - 1, min(ASKED, len(kept))).astype(int).tolist()
+        if all(isinstance(value, int | str) for value in kept) and all(
+            kept[index] == items.label(index) for index in asked
         ):
             return kept
     return None

@@ -14,19 +14,20 @@ import torch
 from torch import Tensor
 
 from snowmelt.base.errors import SnowmeltError
-from snowmelt.base.files import user_path
+from snowmelt.base.files import atomic_file, user_path
 from snowmelt.base.registry import Registry
 from snowmelt.data.cache import Cache, user_cache
 from snowmelt.evaluation.features import fitted as fitting
 from snowmelt.evaluation.features.extractor import Extractor
 from snowmelt.evaluation.features.published import FOLDER, INCEPTION, dinov2, inception, of_weights
-from snowmelt.evaluation.features.small import SHIPPED, load_network, save_network
+from snowmelt.evaluation.features.small import SHIPPED, SIDE, load_network, packed, reduced, unpacked
 from snowmelt.evaluation.pictures import Pictures
 
 AUTO = "auto"
 GREY28 = (1, 28, 28)
 FORMAT = 1  # of the kept features, and of the recipe of a fitted network
 FIT_IMAGES = 20_000  # that a network is fitted to
+FIT_SIDE = 64  # pixels of a side to which larger ones are reduced before: fitted to 512 it would take a processor hours
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +80,20 @@ def _fitted(wanted: Wanted) -> Extractor:
             (wanted.remark or wanted.tell)(
                 f"The network fitted to {real.about['data']} was damaged ({path}): it is fitted anew"
             )
-    _fit(real, path, wanted.tell)
-    return load_network(path, wanted.device)
+    content = _fit(real, wanted)
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)
+    except (OSError, SnowmeltError) as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        (wanted.remark or wanted.tell)(
+            f"The network that was fitted cannot be kept, and is fitted anew next time: {why}"
+        )
+    return unpacked(content, path, wanted.device)
 
 
-def _fit(real: Pictures, path: Path, tell: Callable[[str], None]) -> None:
-    """Fit a network to pictures and keep it."""
+def _fit(real: Pictures, wanted: Wanted) -> bytes:
+    """Fit a network to pictures; returns what its file is to hold."""
     channels, height, width = real.shape
     about = {
         "name": "fitted",
@@ -93,13 +102,14 @@ def _fit(real: Pictures, path: Path, tell: Callable[[str], None]) -> None:
         "channels": channels,
         "height": height,
         "width": width,
+        **({SIDE: FIT_SIDE} if max(height, width) > FIT_SIDE else {}),
     }
     network = fitting.fit(
-        real.take,
+        lambda places: reduced(real.take(places), FIT_SIDE),
         len(real),
-        lambda done, total: tell(f"Fitting a feature network to the images: {done / total:.0%}"),
+        lambda done, total: wanted.tell(f"Fitting a feature network to the images: {done / total:.0%}"),
     )
-    save_network(network, path, about)
+    return packed(network, about)
 
 
 def choose(name: str, wanted: Wanted) -> tuple[Extractor, str]:

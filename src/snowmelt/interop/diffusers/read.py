@@ -117,6 +117,7 @@ def _assembled(
         told.require(path, size="32")
     notes: list[str] = []
     ours = None if beside is None else _ours(beside)
+    origin: dict[str, Any] = {**(ours[1] if ours else {}), "source": str(path), "format": "diffusers"}
     null = told.null_class or ours is not None
     classes = found.network.num_classes - (1 if null and found.network.num_classes else 0)
     if told.null_class and not classes:
@@ -124,6 +125,7 @@ def _assembled(
     network = replace(found.network, num_classes=classes)
     if classes and not null:
         notes.append(NO_NULL_NOTE)
+        origin["label_dropout"] = 0.0
     learned = learned_variance(network, settings.where)
     denoiser, sampler, more = _process(path, scheduler, learned, told)
     images = ours[0] if ours else image_spec(network, found.size or told.size or (0, 0))
@@ -132,7 +134,6 @@ def _assembled(
         raise SnowmeltError(f"{path / OURS} contradicts the network's {CONFIG}.", f"Remove {OURS} or copy it again.")
     weights = {kind: _read_weights(file, replace(found, network=network), null) for kind, file in files.items()}
     digests = {kind: sha256(file.path) for kind, file in files.items()}
-    origin = {**(ours[1] if ours else {}), "source": str(path), "format": "diffusers"}
     return Foreign(ModelConfig(network, denoiser, images, sampler), weights, digests, origin, tuple(notes + list(more)))
 
 

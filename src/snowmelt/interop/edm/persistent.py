@@ -161,7 +161,8 @@ def _scalar(made: Made) -> Any:
     """A number of numpy's."""
     kinds = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i"}
     if len(made.given) == 2 and isinstance(kind := made.given[0], Made):
-        code, content = kinds.get(str(kind.given[0]) if kind.given else ""), _bytes(made.given[1], "a setting")
+        name = kind.given[0] if kind.given else None  # whatever the file says: no text is made of it
+        code, content = kinds.get(name) if isinstance(name, str) else None, _bytes(made.given[1], "a setting")
         if code is not None and len(content) == struct.calcsize(code):
             return struct.unpack(code, content)[0]
     return "a number of another kind"

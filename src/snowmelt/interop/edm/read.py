@@ -83,11 +83,13 @@ def read(source: Source, told: Told) -> Foreign:
     tensors = _without_filters(tensors, path)
     network, size = inferred(tensors, family, settings, path)
     agreed(modules, network, path)
-    notes = []
+    notes: list[str] = []
+    origin: dict[str, Any] = {"source": str(path), "format": "edm"}
     if network.num_classes:
         tensors = with_table(tensors, family.label_exponent)
         if not (settings.optional("label_dropout", float) or 0) > 0:
             notes.append(NULL_NOTE)
+            origin["label_dropout"] = 0.0
     if AUGMENT in tensors and not network.augment_dim:
         tensors = {name: tensor for name, tensor in tensors.items() if name != AUGMENT}
         notes.append(AUGMENT_NOTE)
@@ -100,7 +102,6 @@ def read(source: Source, told: Told) -> Foreign:
     }
     sampler = SamplerDefaults("heun", STEPS if size <= SMALL else STEPS_LARGE, "karras")
     config = ModelConfig(network, denoiser, image_spec(network, (size, size)), sampler)
-    origin = {"source": str(path), "format": "edm"}
     return Foreign(config, {"ema": weights}, {"ema": sha256(path)}, origin, tuple(notes))
 
 

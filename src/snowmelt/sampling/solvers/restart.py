@@ -8,7 +8,7 @@ from snowmelt.base.errors import SnowmeltError
 from snowmelt.sampling.solvers.heun import heun_step
 from snowmelt.sampling.solvers.registry import Levels, solver
 from snowmelt.sampling.solvers.steps import Trail, pair_at, renoise_row
-from snowmelt.sampling.tableau import Tableau, folded
+from snowmelt.sampling.tableau import MAX_ROWS, Tableau, folded
 
 
 @solver(
@@ -31,6 +31,8 @@ def restart(levels: Levels, K: int = 2, t_min: float = 0.06, t_max: float = 0.3,
     """
     if not (0 < t_min < t_max and K >= 0 and N_restart >= 1):
         raise SnowmeltError("restart: expected 0 < t_min < t_max, K >= 0 and N_restart >= 1.")
+    if K * (2 * N_restart + 1) > MAX_ROWS:  # before they are all made
+        raise ValueError(f"it would have more than {MAX_ROWS:,} rows")
     if not levels.ratio[0] >= t_max or levels.ratio[-1] > t_min:
         raise SnowmeltError(f"restart: the grid does not lead from above t_max = {t_max:g} to below t_min = {t_min:g}.")
     bottom, top = pair_at(t_min), pair_at(t_max)
