@@ -2,6 +2,7 @@
 
 import math
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from snowmelt import api
 from snowmelt.base.errors import SnowmeltError
 from snowmelt.training import learner, preview, records, stopwatch
 from snowmelt.training.budget import Budget, Clock, Plan, parse_count
-from snowmelt.training.checkpoint import load_latest
+from snowmelt.training.checkpoint import Position, load_latest
 from snowmelt.training.distributed import World
 from snowmelt.training.learner import Learner
 from snowmelt.training.loop import Trainer
@@ -277,6 +278,20 @@ def test_a_plan_of_a_slower_process_does_not_end_a_run_whose_minutes_are_left():
     assert clock.revise(548, 9000, 10) > 9000
     assert not clock.is_early(548)
     assert not Clock(10, start=595).is_early(595)  # what is left is less than measuring takes
+
+
+def test_a_run_that_had_not_ended_goes_on_beyond_the_plan_of_a_slower_process():
+    class Standing(Trainer):
+        """Where its plan ends, with a minute of ten left."""
+
+        def __init__(self, ended):
+            self.world, self.device, self._ended = World(), torch.device("cpu"), ended
+            self.position, self.plan = Position(step=10, images=100, elapsed=540.0), Plan(100, 0, 0.3)
+            self._agree_next, self._last_agreed = 0, None
+
+    assert not Standing(ended=False)._is_over(Clock(10, start=540), threading.Event())
+    assert Standing(ended=True)._is_over(Clock(10, start=540), threading.Event())
+    assert Standing(ended=False)._is_over(None, threading.Event())
 
 
 def test_a_run_of_other_minutes_begins_by_the_pace_so_far(minimal, shoes, tmp_path, at_step):
