@@ -81,7 +81,9 @@ def test_samples_of_our_own_presets_are_led_at_five_of_ten_levels(setup):
         {"sigma_floor": 0.05},
     )
     assert (sampler.guidance, sampler.guided_above, sampler.guided_to) == (2.0, 0.1, 5.0)
-    assert sampler.class_guidance == 1.15
+    assert [setup(preset=name).config.process.sampler.class_guidance for name in ("tiny", "fast", "wide")] == [
+        *(1.0, 1.15, 1.15)
+    ]
     levels = make_grid("logistic", Schedule("edm"), 10, **sampler.options)[:-1]
     ratio = (-levels / 2).exp()
     assert int(((ratio > 0.1) & (ratio <= 5.0)).sum()) == 5
