@@ -47,6 +47,11 @@ class Common:
     format_: Annotated[Literal["png", "npz", "npy"], Parameter(name="--format", help="As in snowmelt sample.")] = "png"
     overwrite: Annotated[bool, Parameter(negative="", help="Write into a folder that already holds samples.")] = False
 
+    @property
+    def table(self) -> Path | None:
+        """The file that --sampler names, where it is no sampler's name."""
+        return Path(self.sampler) if self.sampler is not None and self.sampler.endswith(".json") else None
+
 
 STANDARD = Common()
 
@@ -66,10 +71,10 @@ def inpaint(model: Path, image: Path, *, mask: Path, common: Common = STANDARD) 
     from snowmelt.sampling.edit import inpaint as paint
 
     edit = Edit(model, common, "inpaint", ("repaint", 50, {"jump_length": 5, "jump_n_sample": 5}))
-    if edit.size_of(mask) != edit.size_of(image):
-        (height, width), (others, other) = edit.size_of(image), edit.size_of(mask)
+    wanted, found = edit.size_of(image), edit.size_of(mask)
+    if found != wanted:
         raise SnowmeltError(
-            f"--mask {mask} has {others} x {other} pixels, and {image} {height} x {width}.",
+            f"--mask {mask} has {found[0]} x {found[1]} pixels, and {image} {wanted[0]} x {wanted[1]}.",
             "Expected as many: white where to paint and black what to keep.",
         )
     picture, known = edit.read(image), edit.read(mask, channels=1)[:1] < 0
@@ -103,7 +108,7 @@ def vary(model: Path, image: Path, *, strength: float | None = None, common: Com
     from snowmelt.sampling.edit import vary as change
 
     if strength is None:
-        strength = 1.0 if common.sampler is not None and common.sampler.endswith(".json") else 0.5
+        strength = 0.5 if common.table is None else 1.0
     edit = Edit(model, common, "vary", strength=strength)
     picture = edit.read(image)
 
@@ -189,14 +194,11 @@ def upscale(model: Path, image: Path, *, common: Common = STANDARD) -> None:
     _, height, width = edit.model.images.shape
     small = edit.size_of(image)
     factor = height // small[0] if small[0] else 0
-    if small == (height, width):
-        raise SnowmeltError(
-            f"{image} has {height} x {width} pixels already, as the images of the model have.",
-            f"Expected {height} x {width} divided by 2 or more, such as {height // 2} x {width // 2}.",
-        )
     if factor < 2 or (small[0] * factor, small[1] * factor) != (height, width):
+        alike = small == (height, width)
+        why = " already, as the images of the model have" if alike else f", which {height} x {width} is no multiple of"
         raise SnowmeltError(
-            f"{image} has {small[0]} x {small[1]} pixels, which {height} x {width} is no multiple of.",
+            f"{image} has {small[0]} x {small[1]} pixels{why}.",
             f"Expected {height} x {width} divided by 2 or more, such as {height // 2} x {width // 2}.",
         )
     edit.restore(Shrunk(factor), edit.read(image, size=small), {"image": str(image), "factor": factor})
@@ -249,7 +251,7 @@ class Edit:
             sampler, usual, kept = default
             most = self.schedule.steps or usual
             steps, options = (min(usual, most) if steps is None else steps), {**kept, **options}
-        table = load_tableau(Path(sampler)) if sampler is not None and sampler.endswith(".json") else None
+        table = None if common.table is None else load_tableau(common.table)
         if self.model.images.conditions.pair is not None:
             raise SnowmeltError(f"{path} makes images from others, which no edit gives it.", "Use snowmelt sample.")
         names = self.model.images.class_names
